@@ -1,0 +1,130 @@
+"Scores against torchmetrics, hand-worked matrices and counts that must add up"
+import json, math, time
+
+import pytest
+import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
+
+from otseg.core import InputError
+from otseg.metrics import ConfusionMatrix, harmonic_mean, prompt_diversity, segmentation_scores
+
+
+def maps(k, seed=0, shape=(3, 20, 30), void=.1):
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, k, shape, generator=g)
+    prediction = torch.where(torch.rand(shape, generator=g) < .6, labels, torch.randint(0, k, shape, generator=g))
+    return prediction, labels.masked_fill(torch.rand(shape, generator=g) < void, 255)
+
+
+@pytest.mark.parametrize('k', [1, 2, 7, 171])
+def test_equals_torchmetrics(k):
+    prediction, labels = maps(k)
+    confusion = ConfusionMatrix(k).update(prediction, labels)
+    if k == 1:
+        return torch.testing.assert_close(confusion.counts, (labels != 255).sum().view(1, 1))
+    torch.testing.assert_close(confusion.counts, MulticlassConfusionMatrix(k, ignore_index=255)(prediction, labels), check_dtype=False)
+    scores = segmentation_scores(confusion, range(k), [])
+    assert scores.miou == pytest.approx(float(MulticlassJaccardIndex(k, ignore_index=255)(prediction, labels)), abs=1e-6)
+    each = MulticlassJaccardIndex(k, ignore_index=255, average='none')(prediction, labels)
+    torch.testing.assert_close(scores.iou.float(), each)
+    assert scores.pixel_accuracy == pytest.approx(float(MulticlassAccuracy(k, average='micro', ignore_index=255)(prediction, labels)), abs=1e-6)
+
+
+def test_hand_worked_three_classes():
+    counts = torch.tensor([[6, 2, 0], [1, 3, 0], [0, 4, 0]])                 # class 2 is in the truth and never predicted
+    scores = segmentation_scores(counts, seen=[0, 1], unseen=[2])
+    assert scores.iou.tolist() == pytest.approx([6/9, 3/10, 0])
+    assert scores.accuracy.tolist() == pytest.approx([6/8, 3/4, 0])
+    assert scores.pixels.tolist() == [8, 4, 4]
+    assert (scores.miou_seen, scores.miou_unseen, scores.hiou) == pytest.approx(((6/9 + .3) / 2, 0, 0))
+    assert (scores.miou, scores.pixel_accuracy) == pytest.approx(((6/9 + .3) / 3, 9/16))
+
+
+def test_absent_class_is_left_out_and_invented_class_counts():
+    scores = segmentation_scores(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 0]]), seen=[0, 2], unseen=[1])
+    assert scores.iou[:2].tolist() == pytest.approx([.75, 0]) and scores.iou[2].isnan()
+    assert (scores.miou_seen, scores.miou_unseen, scores.miou) == pytest.approx((.75, 0, .375))
+    gone = segmentation_scores(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 0]]), seen=[0, 1], unseen=[2])
+    assert math.isnan(gone.miou_unseen) and math.isnan(gone.hiou) and gone.miou_seen == pytest.approx(.375)
+
+
+def test_all_ignored_pictures_count_nothing():
+    prediction, labels = maps(4)
+    confusion = ConfusionMatrix(4).update(prediction, labels)
+    before = confusion.counts.clone()
+    confusion.update(prediction, torch.full_like(labels, 255))
+    assert torch.equal(confusion.counts, before)
+    empty = segmentation_scores(ConfusionMatrix(4).update(prediction, torch.full_like(labels, 255)), [0, 1], [2, 3])
+    assert all(math.isnan(x) for x in (empty.miou, empty.miou_seen, empty.miou_unseen, empty.hiou, empty.pixel_accuracy))
+    assert 'nan' not in str(empty) + empty.table()
+    json.dumps(empty.to_dict(), allow_nan=False)
+
+
+def test_counts_add_up_in_any_split():
+    prediction, labels = maps(5, shape=(6, 10, 10))
+    whole = ConfusionMatrix(5).update(prediction, labels)
+    parts = [ConfusionMatrix(5).update(prediction[i:j], labels[i:j]) for i, j in ((0, 1), (1, 4), (4, 6))]
+    assert torch.equal((parts[0] + parts[1] + parts[2]).counts, whole.counts)
+    assert torch.equal(ConfusionMatrix(5, parts[0].counts).counts, parts[0].counts)
+
+
+def test_harmonic_mean():
+    assert harmonic_mean(.784, .562) == pytest.approx(.655, abs=5e-4)          # Table 4, supervised, Context
+    assert harmonic_mean(0, 0) == 0 and harmonic_mean(0, .5) == 0
+    assert math.isnan(harmonic_mean(math.nan, 0)) and math.isnan(harmonic_mean(0, math.nan))
+
+
+@pytest.mark.parametrize('prediction, labels, words', [
+    (torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), 'shape of `labels` (1, 4, 5), got (1, 4, 4)'),
+    (torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3), '`labels` should hold classes 0 to 2, got a pixel of value 3'),
+    (torch.zeros(1, 4, 4), torch.full((1, 4, 4), -1), '`labels` should hold classes 0 to 2, got a pixel of value -1'),
+    (torch.full((1, 4, 4), 255), torch.zeros(1, 4, 4), '`prediction` should hold classes 0 to 2, got a pixel of value 255'),
+])
+def test_wrong_maps_are_named(prediction, labels, words):
+    with pytest.raises(InputError) as error: ConfusionMatrix(3).update(prediction.long(), labels.long())
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize('k', [0, -2])
+def test_no_classes(k):
+    with pytest.raises(InputError): ConfusionMatrix(k)
+
+
+def test_wrong_groups_are_named():
+    for seen, unseen in (([0, 1], [1, 2]), ([0, 0], [1]), ([0], [3]), ([-1], [0])):
+        with pytest.raises(InputError): segmentation_scores(torch.eye(3), seen, unseen)
+
+
+def test_table_marks_unseen_classes():
+    scores = segmentation_scores(torch.eye(3), [0, 1], [2])
+    lines = scores.table(['cat', 'dog', 'pottedplant']).splitlines()
+    assert [line.endswith('unseen') for line in lines] == [False, False, False, True]
+    assert scores.table(['cat', 'dog', 'sofa'], unseen=[0]).splitlines()[1].endswith('unseen')
+    assert [row['unseen'] for row in scores.to_dict()['classes']] == [False, False, True]
+
+
+def test_counting_is_fast_enough_for_a_validation_set():
+    prediction, labels = maps(20, shape=(1, 375, 500))
+    counter, start = ConfusionMatrix(20), time.perf_counter()
+    for _ in range(10): counter.update(prediction, labels)
+    assert (time.perf_counter() - start) / 10 < .04                             # 1,449 pictures in a minute
+
+
+def test_prompt_diversity_is_invariant_and_bounded():
+    x = torch.randn(3, 4, 9, 7, generator=torch.Generator().manual_seed(1))
+    one = prompt_diversity(x)
+    scaled = prompt_diversity(5 * x - 2)
+    shuffled = prompt_diversity(x[:, torch.tensor([2, 0, 3, 1])])
+    for other in (scaled, shuffled):
+        torch.testing.assert_close(one.correlation, other.correlation, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.js_distance, other.js_distance, atol=1e-4, rtol=0)
+    pair = torch.corrcoef(x[0].flatten(1))
+    assert float(one.correlation[0]) == pytest.approx(float(pair[*torch.triu_indices(4, 4, 1)].mean()), abs=1e-5)
+    assert ((0 <= one.js_distance) & (one.js_distance <= 1)).all()
+
+
+def test_js_distance_equals_scipy():
+    distance = pytest.importorskip('scipy.spatial.distance').jensenshannon
+    x = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(2))
+    p, q = ((m - m.min()) for m in x.double())
+    assert float(prompt_diversity(x).js_distance) == pytest.approx(distance(p.flatten(), q.flatten(), base=2), abs=1e-5)
