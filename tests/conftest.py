@@ -1,0 +1,23 @@
+"""What every test can rely on: no network, and the shared data folder where there is one."""
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault('HF_HUB_OFFLINE', '1')  # before huggingface_hub is imported, which reads it once
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    "The repository"
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    "The shared data folder: OTSEG_SHARED, or ../shared beside the repository; the test is skipped where there is none"
+    path = Path(os.environ.get('OTSEG_SHARED') or ROOT.parent / 'shared')
+    if not path.is_dir():
+        pytest.skip(f'no data folder at {path}; set OTSEG_SHARED to where it is')
+    return path
