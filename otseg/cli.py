@@ -11,9 +11,10 @@ __all__ = ['demo', 'evaluate', 'predict', 'convert']
 import json, time
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from fastcore.script import Param, call_parse, store_true
+from fastcore.script import call_parse
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -104,8 +105,8 @@ def evaluate(
     stride: int=None,             # Step between windows; None = the recipe's
     n: int=None,                  # Toy world only: scenes
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
-    cross: store_true=False,      # The data has other classes than training had
-    overwrite: store_true=False,  # Replace an earlier result
+    cross: bool=False,      # The data has other classes than training had
+    overwrite: bool=False,  # Replace an earlier result
 ):
     "Score a checkpoint: per-class IoU, mIoU(S), mIoU(U), hIoU"
     if output: _fresh([output], overwrite)
@@ -127,7 +128,7 @@ def evaluate(
 @call_parse
 @command
 def predict(
-    photos: Param('Photographs', str, nargs='+'),
+    photos: Annotated[str, dict(nargs='+')], # Photographs
     classes: str=None,            # "road,sky,car"; None = the classes of training
     checkpoint: str='toy',        # Checkpoint or run folder, "toy", or a Hub id
     output: str='predictions',    # Folder for the results
@@ -135,7 +136,7 @@ def predict(
     size: int=None,               # Short side that photographs are resized to; None = as in training
     blend: float=None,            # 1 decoder, 0 score map; None = as in training
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
-    overwrite: store_true=False,  # Replace earlier results
+    overwrite: bool=False,  # Replace earlier results
 ):
     "Segment photographs into any classes"
     photos, folder = [Path(p) for p in ([photos] if isinstance(photos, (str, Path)) else photos)], Path(output)
