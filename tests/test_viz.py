@@ -1,0 +1,181 @@
+"Figures: headless, leaving nothing behind, legible, apart for colour-blind readers; widgets redraw"
+import io, subprocess, sys, warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from otseg import viz
+from otseg.core import IGNORE, InputError
+
+NAMES = ['sky', 'sand', 'rock', 'kelp']
+PALETTE = np.array([[0, 114, 178], [230, 159, 0], [204, 121, 167], [0, 158, 115]], np.uint8)
+TEMPLATES = ['a photo of a {}.', 'a very long and rather blurry photo of one single {} in the middle distance.', '{}']
+rng = np.random.default_rng(0)
+
+def scene(height=60, width=80):
+    labels = np.repeat(np.repeat(rng.integers(0, 4, (3, 4)), -(-height // 3), 0), -(-width // 4), 1)[:height, :width]
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8), labels
+
+def maps(n=3): return rng.normal(size=(n, 6, 8)).astype(np.float32)
+
+def every_figure():
+    (x, y), note = scene(), 'Random numbers, seed 0.'
+    sample = dict(image=x, truth=y, prediction=y[::-1])
+    class_map = dict(image=x, prompt_maps=maps(), text_prompts=TEMPLATES, class_name='kelp', unseen=True)
+    return dict(
+        segmentation=lambda: viz.plot_segmentation(x, y, NAMES, PALETTE, y, (3,), 'title', note=note),
+        prompt_maps=lambda: viz.plot_prompt_maps(x, maps(), TEMPLATES, 'kelp', True, outline=y == 1, note=note),
+        demo=lambda: viz.plot_demo([sample] * 2, NAMES, PALETTE, (3,), [class_map], note=note),
+        plan=lambda: viz.plot_plan(np.full((48, 3), 1 / 144), (6, 8), note=note),
+        convergence=lambda: viz.plot_convergence({'a': [.1, .01, 0.], 'b': torch.tensor([.1, .02])}, 1e-3, note=note),
+        class_iou=lambda: viz.plot_class_iou([.5, np.nan, .2, 1.], NAMES, (3,), note=note),
+        losses=lambda: viz.plot_losses([dict(step=i, loss=1 / (i + 1), lr=.1) for i in range(50)], note=note))
+
+def png(fig):
+    fig.savefig(f := io.BytesIO(), format='png', dpi=60)
+    return np.array(Image.open(f).convert('RGB'))
+
+@pytest.mark.parametrize('name', every_figure())
+def test_figure_draws_quietly_and_leaves_nothing(name):
+    import matplotlib.pyplot as plt
+    before = dict(plt.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        fig = every_figure()[name]()
+        picture = png(fig)
+    assert isinstance(fig, Figure) and picture.std() > 5 and fig._repr_png_().startswith(b'\x89PNG')
+    assert plt.get_fignums() == [] and dict(plt.rcParams) == before
+
+@pytest.mark.parametrize('name', every_figure())
+def test_text_is_legible_and_fonts_are_embedded(name):
+    fig = every_figure()[name]()
+    texts = [t for t in fig.findobj(Text) if t.get_text()]
+    assert min(t.get_fontsize() for t in texts) >= 6
+    assert any('Random numbers' in t.get_text() for t in texts)
+    fig.savefig(f := io.BytesIO(), format='pdf')
+    assert b'/Type3' not in f.getvalue()
+
+@pytest.mark.parametrize('name', every_figure())
+def test_note_stands_clear_of_everything(name):
+    fig = every_figure()[name]()
+    fig.draw_without_rendering()
+    note = next(t for t in fig.texts if 'Random numbers' in t.get_text()).get_window_extent()
+    others = [a for part in [fig, *fig.subfigs] for a in part.axes + part.legends]
+    assert others and not any(note.overlaps(a.get_tightbbox()) for a in others)
+
+@pytest.mark.parametrize('size', [(40, 120), (120, 40), (17, 33), (300, 301)])
+@pytest.mark.parametrize('n', [1, 3, 8])
+def test_any_aspect_and_number_of_prompts(size, n):
+    x, y = scene(*size)
+    prompts = [f'prompt {j} of {{}}' for j in range(n)]
+    png(viz.plot_prompt_maps(x, maps(n), prompts, 'sand'))
+    png(viz.plot_demo([dict(image=x, truth=y, prediction=y)], NAMES, PALETTE, (), [dict(image=x, prompt_maps=maps(n),
+                      text_prompts=prompts, class_name='sand', unseen=False)]))
+
+def test_arrays_and_tensors_give_the_same_picture():
+    x, y = scene()
+    a = png(viz.plot_segmentation(x, y, NAMES, PALETTE, y, (1,)))
+    b = png(viz.plot_segmentation(torch.tensor(x), torch.tensor(y), NAMES, torch.tensor(PALETTE), torch.tensor(y), torch.tensor([1])))
+    c = png(viz.plot_segmentation(x, y.astype(np.uint8), tuple(NAMES), [tuple(c) for c in PALETTE.tolist()], y, [1]))
+    assert (a == b).all() and (a == c).all()
+    m = torch.tensor(maps()).requires_grad_()
+    assert (png(viz.plot_prompt_maps(x, m, TEMPLATES, 'a')) == png(viz.plot_prompt_maps(x, m.detach().numpy(), TEMPLATES, 'a'))).all()
+
+def test_ignored_pixels_and_inputs_stay_as_they_are():
+    x, y = scene()
+    y[:, :40] = IGNORE
+    kept = x.copy(), y.copy()
+    out = viz.overlay(x, y, PALETTE)
+    assert (out[:, :40] == x[:, :40]).all() and (out[:, 40:] != x[:, 40:]).any() and out.dtype == np.uint8
+    assert (viz.colorize(np.full((2, 2), IGNORE), PALETTE) == 225).all()
+    png(viz.plot_segmentation(x, np.full_like(y, IGNORE), NAMES, PALETTE, y))
+    assert (x == kept[0]).all() and (y == kept[1]).all()
+
+def test_legend_holds_present_classes_and_tags_unseen_ones():
+    x, _ = scene()
+    y = np.zeros(x.shape[:2], int)
+    y[:, 40:] = 3
+    fig = viz.plot_segmentation(x, y, NAMES, PALETTE, None, (3,))
+    texts = [t.get_text() for t in fig.findobj(Text)]
+    assert 'kelp (unseen)' in texts and 'sand' not in texts and texts.count('sky') == 2   # in the legend and in its region
+
+def test_scale_is_shared_and_can_be_given():
+    x, _ = scene()
+    for given, expected in (({}, None), (dict(vmin=-1, vmax=2), (-1, 2))):
+        m = maps()
+        fig = viz.plot_prompt_maps(x, m, TEMPLATES, 'a', **given)
+        limits = {ax.images[1].get_clim() for ax in fig.axes if len(ax.images) > 1}
+        assert limits == {expected or (float(m.min()), float(m.max()))}
+    png(viz.plot_prompt_maps(x, np.zeros((3, 6, 8)), TEMPLATES, 'constant'))
+
+def test_means_of_class_iou_leave_absent_classes_out():
+    fig = viz.plot_class_iou([.5, np.nan, .2, 1.], NAMES, (3,))
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ['seen, mIoU(S) = 35.0', 'unseen, mIoU(U) = 100.0']
+    png(viz.plot_class_iou([np.nan] * 4, NAMES, (3,)))
+    assert len(viz.plot_class_iou(rng.random(171), list(map(str, range(171))), range(15)).axes) == 4
+
+@pytest.mark.parametrize('wrong, message', [
+    (lambda x, y: viz.overlay(x / 255., y, PALETTE), r'uint8 \(H, W, 3\), got float64 .*\. A PIL'),
+    (lambda x, y: viz.overlay(x, y.T, PALETTE), r'size of the image, \(60, 80\), got \(80, 60\)\. Resize'),
+    (lambda x, y: viz.overlay(x, y, PALETTE[:2]), r'should hold 0\.\.1 or 255 \(ignored\), got also \[2, 3\]\. Give'),
+    (lambda x, y: viz.overlay(x, y, PALETTE, 3), r'`alpha` should be in 0\.\.1, got 3'),
+    (lambda x, y: viz.plot_segmentation(x, y, NAMES[:3], PALETTE), '`names` should hold 4 names, got 3'),
+    (lambda x, y: viz.plot_segmentation(x, y, NAMES, PALETTE, y[1:]), '`truth` should have the size'),
+    (lambda x, y: viz.plot_segmentation(x, y, NAMES, PALETTE, y, (4,)), '`unseen` should hold class indices'),
+    (lambda x, y: viz.plot_prompt_maps(x, maps(4), TEMPLATES, 'a'), r'with n = 3, one per text prompt, got \(4, 6, 8\)'),
+    (lambda x, y: viz.plot_prompt_maps(x, maps(), TEMPLATES, 'a', alpha=2), '`alpha`'),
+    (lambda x, y: viz.plot_plan(np.ones((1, 4, 2))), r'`plan` should be \(m, n\), got \(1, 4, 2\)\. Take one'),
+    (lambda x, y: viz.plot_class_iou([50.], ['a']), r'in 0\.\.1, got up to 50\. Divide percentages'),
+    (lambda x, y: viz.plot_losses([]), '`rows` should be dicts')])
+def test_wrong_input_is_told(wrong, message):
+    with pytest.raises(InputError, match=message): wrong(*scene())
+
+def segmentation():
+    x, y = scene()
+    return SimpleNamespace(image=x, labels=y, classes=NAMES, probs=rng.random((4, 60, 80)), text_prompts=TEMPLATES,
+                           prompt_maps=torch.tensor(rng.normal(size=(4, 3, 6, 8))))
+
+def test_explorer_redraws_without_a_kernel():
+    s = segmentation()
+    explorer = viz.explore_prompts(s, (3,))
+    (menu, opacity), picture = explorer.children[0].children, explorer.children[1]
+    shown = [bytes(picture.value)]
+    for handle, value in ((menu, (menu.value + 1) % 4), (opacity, .3), (opacity, 0.), (menu, (menu.value + 2) % 4)):
+        handle.value = value
+        shown.append(bytes(picture.value))
+    assert len(set(shown)) == len(shown) and all(p.startswith(b'\x89PNG') for p in shown)
+    opacity.value, i = .75, menu.value
+    twin = viz.plot_prompt_maps(s.image, s.prompt_maps[i], TEMPLATES, NAMES[i], i == 3, outline=s.labels == i,
+                                note='White line: where this class wins.')
+    assert bytes(picture.value) == twin._repr_png_()
+
+def test_import_opens_no_window_toolkit():
+    code = "import sys, otseg.viz; print([m for m in ('matplotlib.pyplot', 'tkinter', 'PyQt5') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+# Simulated colour vision, severity 1 (Machado, Oliveira and Fernandes 2009), on linear RGB
+CVD = dict(normal=np.eye(3),
+           protan=np.array([[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]]),
+           deutan=np.array([[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.011820, .042940, .968881]]))
+
+def lab(colour, matrix):
+    c = np.array(to_rgb(colour))
+    linear = np.clip(matrix @ np.where(c <= .04045, c / 12.92, ((c + .055) / 1.055) ** 2.4), 0, 1)
+    xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]]) @ linear / [.9505, 1, 1.089]
+    f = np.where(xyz > .008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+@pytest.mark.parametrize('vision', CVD)
+def test_colours_stay_apart(vision):
+    distance = lambda a, b: np.linalg.norm(lab(a, CVD[vision]) - lab(b, CVD[vision]))
+    lines = viz.LINES
+    assert min(distance(a, b) for i, a in enumerate(lines) for b in lines[:i]) > 10
+    assert distance(viz.SEEN, viz.UNSEEN) > 25 and distance(viz.UNSEEN, 'white') > 45
+    lightness = [lab(viz.SCORES(t), CVD[vision])[0] for t in np.linspace(0, 1, 33)]
+    assert (np.diff(lightness) > 0).all()
