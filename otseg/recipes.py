@@ -148,6 +148,15 @@ def _coerce(name: str, value, hint):
     check(ok, f'`{name}` should be {" or ".join("None" if t is type(None) else t.__name__ for t in allowed)}', repr(value))
     return value
 
+def _follow(recipe: Recipe, given: dict) -> dict:
+    "Numbers that move with `steps` and `image_size` where they are not given themselves"
+    moved = {}
+    if 'steps' in given: moved['warmup_steps'] = round(recipe.warmup_steps * given['steps'] / recipe.steps)
+    if 'image_size' in given:
+        scale = lambda x: x and max(1, round(x * given['image_size'] / recipe.image_size))
+        moved.update(stride=scale(recipe.stride), min_side=scale(recipe.min_side), resize=recipe.resize and tuple(map(scale, recipe.resize)))
+    return {k: v for k, v in moved.items() if k not in given}
+
 def override(
     recipe: Recipe,
     **options,  # Fields of the recipe or of its model; strings are converted
@@ -161,7 +170,7 @@ def override(
         if name not in known: raise unknown_name('option', name, sorted(set(known)))
         if name in own: outer[name] = _coerce(name, value, own[name])
         else: model[name] = _coerce(name, value, inner[name])
-    return replace(recipe, model=replace(recipe.model, **model), **outer)
+    return replace(recipe, model=replace(recipe.model, **model), **outer, **_follow(recipe, outer))
 
 # %% ../nbs/13_recipes.ipynb #ca1f358d
 def recipe_from_dict(
