@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 
 from .clip import clip_config
-from .core import InputError, asset_path, atomic_path, check, read_json
+from .core import IMAGENET_MEAN, IMAGENET_STD, InputError, asset_path, atomic_path, check, read_json
 from .model import OTSeg, OTSegConfig
 from .vocab import Vocab, load_vocab
 
@@ -150,7 +150,7 @@ def _official_config(state: dict, heads: int | None) -> OTSegConfig:
     n_layers = 1 + max(int(k.split('.')[3]) for k in state if k.startswith('decode_head.decoder_1.layers.'))
     return OTSegConfig(clip=clip, weights='embedded', text_weights='openai' if b16 else None, image_size=grid * patch, vpt_tokens=state['backbone.prompt_embeddings'].shape[1],
                        vpt_depth=1 + (0 if deep is None else len(deep)), decoder_layers=n_layers, ffn_dim=state['decode_head.decoder_1.layers.0.linear1.weight'].shape[0],
-                       image_mean=(.48500, .45600, .40600), image_std=(.22900, .22400, .22500))  # published runs normalise by ImageNet's statistics
+                       image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)  # published runs normalise by ImageNet's statistics
 
 # %% ../nbs/07_checkpoint.ipynb #ea6c078d
 def load_official(

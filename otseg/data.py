@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/data.html.md"""
 
 # %% auto #0
 __all__ = ['TOY_PICTURES', 'read_picture', 'read_mask', 'label_table', 'SegmentationDataset', 'ToyDataset', 'load_dataset',
-           'collate', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'eval_transform', 'train_transform']
+           'collate', 'eval_transform', 'train_transform']
 
 # %% ../nbs/11b_data.ipynb #94715632
 import struct
@@ -26,10 +26,10 @@ from torchvision.transforms.v2 import functional as F
 from .core import IGNORE, InputError, check, seeded, unknown_name
 from .layouts import LAYOUTS, Item, find_items, folder_layout
 from .toy import ToyScenes
-from .transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, eval_transform, train_transform
+from .transforms import eval_transform, train_transform
 from .vocab import Vocab, load_vocab
 
-_all_ = ['CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'eval_transform', 'train_transform']
+_all_ = ['eval_transform', 'train_transform']
 
 # %% ../nbs/11b_data.ipynb #1d006c96
 def _open(

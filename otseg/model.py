@@ -17,8 +17,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import CLIP_MEAN, CLIP_STD, ImageEncoder, build_visual, clip_config, load_clip
-from .core import check, l2_normalize, unknown_name
+from .clip import ImageEncoder, build_visual, clip_config, load_clip
+from .core import CLIP_MEAN, CLIP_STD, check, l2_normalize, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import mps, prompt_plan, prompt_scores
 

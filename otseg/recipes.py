@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from jaxtyping import Int
 from torch import Tensor
 
-from .core import InputError, check, unknown_name
+from .core import IMAGENET_MEAN, IMAGENET_STD, InputError, check, unknown_name
 from .model import OTSegConfig
-from .transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, train_transform
+from .transforms import eval_transform, train_transform
 from .vocab import Vocab, inductive_labels, transductive_labels
 
 # %% ../nbs/13_recipes.ipynb #f82be58a
