@@ -8,7 +8,6 @@ Docs: https://otseg.github.io/otseg/decoder.html.md"""
 __all__ = ['ATTENTION', 'RelationshipDescriptor', 'DecoderLayer', 'Decoder']
 
 # %% ../nbs/05_decoder.ipynb #4ecb255c
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -80,7 +79,8 @@ class Decoder(nn.Module):
         check(n_layers >= 1, '`n_layers` should be at least 1', n_layers)
         if attention not in ATTENTION: raise unknown_name('attention', attention, ATTENTION)
         def make(values): return ATTENTION[attention](dim, dropout=dropout, values=values, **kwargs)
-        self.layers = nn.ModuleList(DecoderLayer(dim, make(True), ffn_dim or 4 * dim, dropout) for _ in range(n_layers - 1))
+        self.layers = nn.ModuleList(DecoderLayer(dim, make(True), ffn_dim or 4 * dim, dropout)
+                                    for _ in range(n_layers - 1))
         self.last, self.layer_product = make(False), layer_product
 
     def forward(self,
