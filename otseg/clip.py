@@ -22,7 +22,8 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .core import CLIP_MEAN, CLIP_STD, InputError, asset_path, atomic_path, check, l2_normalize, read_json, seeded, unknown_name
+from .core import (CLIP_MEAN, CLIP_STD, InputError, asset_path, atomic_path, check, l2_normalize, read_json,
+                        seeded, unknown_name)
 
 # %% ../nbs/04_clip.ipynb #792fcc18
 def clip_config(
@@ -36,20 +37,24 @@ def clip_config(
         cfg = open_clip.get_model_config(clip)
         if cfg is None: raise unknown_name('CLIP architecture', clip, ['toy', *open_clip.list_models()])
     cfg = copy.deepcopy(cfg if 'model_cfg' in cfg else dict(model_cfg=cfg))
-    check('vision_cfg' in cfg['model_cfg'], f'the CLIP description {clip if isinstance(clip, str) else ""} should have model_cfg.vision_cfg', list(cfg['model_cfg']))
+    check('vision_cfg' in cfg['model_cfg'],
+          f'the CLIP description {clip if isinstance(clip, str) else ""} should have model_cfg.vision_cfg',
+          list(cfg['model_cfg']))
     return dict(image_mean=CLIP_MEAN, image_std=CLIP_STD, words=None) | cfg
 
 # %% ../nbs/04_clip.ipynb #aba4f245
 def _read_state_dict(path: Path) -> tuple[dict, bool]:
     "State dict of a CLIP file (safetensors, torch.save, or OpenAI's TorchScript archive), and whether it is the latter"
     path = Path(path)
-    check(path.is_file(), f'weights should be a file: {path}', 'no such file', 'Give a .safetensors, .pt or .bin file, or an open_clip tag such as "openai".')
+    check(path.is_file(), f'weights should be a file: {path}', 'no such file',
+          'Give a .safetensors, .pt or .bin file, or an open_clip tag such as "openai".')
     try:
         if path.suffix == '.safetensors': return load_file(path), False
         try: state, scripted = torch.jit.load(str(path), map_location='cpu').state_dict(), True
         except RuntimeError: state, scripted = torch.load(path, map_location='cpu', weights_only=True), False
     except Exception as e:
-        raise InputError(f'{path} cannot be read as CLIP weights ({type(e).__name__}: {str(e).splitlines()[0]}). Download it again.') from None
+        raise InputError(f'{path} cannot be read as CLIP weights ({type(e).__name__}: {str(e).splitlines()[0]}). '
+                         'Download it again.') from None
     state = state.get('state_dict', state)
     state = {k.removeprefix('module.'): v for k, v in state.items()}
     return {k: v for k, v in state.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}, scripted
@@ -59,7 +64,8 @@ def _fetch_hint(clip, tag) -> str:
     "Which file to fetch, and how to name it, when a tag cannot be downloaded"
     cfg = open_clip.get_pretrained_cfg(clip, tag) or {}
     source = cfg.get('url') or f"https://huggingface.co/{cfg.get('hf_hub', '').rstrip('/')}"
-    return f'On a machine with network, fetch {source} and give its path as the weights (--weights FILE), or put it in {Path.home()/".cache"/"clip"}.'
+    return (f'On a machine with network, fetch {source} and give its path as the weights (--weights FILE), '
+            f'or put it in {Path.home()/".cache"/"clip"}.')
 
 # %% ../nbs/04_clip.ipynb #1cdf2af2
 def weights_id(
@@ -68,8 +74,11 @@ def weights_id(
 ) -> str:
     "A name that is equal exactly when the weights are: the tag, the seed, or the SHA-256 of the file"
     if weights == 'packaged': weights = asset_path(f'clip_{clip}.safetensors')
-    if str(weights).startswith('random') or not Path(weights).is_file(): return f'{clip if isinstance(clip, str) else "custom"}/{weights}'
-    with open(weights, 'rb') as f: return 'sha256:' + hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else 'sha256:' + hashlib.sha256(f.read()).hexdigest()
+    if str(weights).startswith('random') or not Path(weights).is_file():
+        return f'{clip if isinstance(clip, str) else "custom"}/{weights}'
+    with open(weights, 'rb') as f:
+        if hasattr(hashlib, 'file_digest'): return 'sha256:' + hashlib.file_digest(f, 'sha256').hexdigest()
+        return 'sha256:' + hashlib.sha256(f.read()).hexdigest()
 
 # %% ../nbs/04_clip.ipynb #67430f5b
 def load_clip(
@@ -85,7 +94,8 @@ def load_clip(
     if weights == 'packaged': weights = asset_path(f'clip_{clip}.safetensors')
     if str(weights).startswith('random'):
         model = build(int(str(weights).partition(':')[2] or 0))
-        warnings.warn(f'{clip if isinstance(clip, str) else "CLIP"} starts from random weights: its segmentations will be meaningless until it is trained', stacklevel=2)
+        warnings.warn(f'{clip if isinstance(clip, str) else "CLIP"} starts from random weights: '
+                      'its segmentations will be meaningless until it is trained', stacklevel=2)
     elif Path(weights).suffix in ('.safetensors', '.pt', '.pth', '.bin') or Path(weights).is_file():
         model = build()
         state, scripted = _read_state_dict(weights)
@@ -103,35 +113,45 @@ def build_visual(
     cfg = clip_config(clip)['model_cfg']
     v = dict(head_width=64, mlp_ratio=4.) | cfg['vision_cfg']
     with seeded(seed):
-        return VisionTransformer(v['image_size'], v['patch_size'], v['width'], v['layers'], v['width'] // v['head_width'], v['mlp_ratio'],
-                                 output_dim=cfg['embed_dim'], act_layer=QuickGELU if cfg.get('quick_gelu') else nn.GELU)
+        return VisionTransformer(v['image_size'], v['patch_size'], v['width'], v['layers'],
+                                 v['width'] // v['head_width'], v['mlp_ratio'], output_dim=cfg['embed_dim'],
+                                 act_layer=QuickGELU if cfg.get('quick_gelu') else nn.GELU)
 
 # %% ../nbs/04_clip.ipynb #421dda17
 def _load_state(model, state, source):
     "Load a complete state dict; the position embedding may have another grid"
-    pos = 'visual.positional_embedding'
-    if pos in state and state[pos].shape != model.visual.positional_embedding.shape and state[pos].shape[1:] == model.visual.positional_embedding.shape[1:]:
+    pos, want = 'visual.positional_embedding', model.visual.positional_embedding.shape
+    if pos in state and state[pos].shape != want and state[pos].shape[1:] == want[1:]:
         state[pos] = resize_positions(state[pos].float(), model.visual.grid_size)
     own = model.state_dict()
     missing = [k for k in own if k not in state and k != 'attn_mask']
-    wrong = [f'{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}' for k, v in own.items() if k in state and state[k].shape != v.shape]
-    check(not missing and not wrong, f'{source} should hold the weights of this architecture', f'{len(missing)} absent ({", ".join(missing[:3])}), '
-          f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})', 'Name the architecture that the file was made with.')
+    wrong = [f'{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}'
+             for k, v in own.items() if k in state and state[k].shape != v.shape]
+    check(not missing and not wrong, f'{source} should hold the weights of this architecture',
+          f'{len(missing)} absent ({", ".join(missing[:3])}), '
+          f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})',
+          'Name the architecture that the file was made with.')
     model.load_state_dict(state, strict=False)
 
+# %% ../nbs/04_clip.ipynb #8dc8de0a
 def _load_tag(clip, tag):
     "Weights by open_clip's name for them, from its cache or the network"
-    check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {clip} should be a file', f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
-    tags = open_clip.list_pretrained_tags_by_model(clip.removesuffix('-quickgelu')) + open_clip.list_pretrained_tags_by_model(clip)
-    if tag not in tags: raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
+    check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {clip} should be a file',
+          f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
+    tags = [t for name in (clip.removesuffix('-quickgelu'), clip)
+            for t in open_clip.list_pretrained_tags_by_model(name)]
+    if tag not in tags:
+        raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
     try: return open_clip.create_model(clip, pretrained=tag)
     except Exception as e:
-        raise InputError(f'the weights {tag!r} of {clip} should be in the cache or on the network, got {type(e).__name__}. {_fetch_hint(clip, tag)}') from None
+        raise InputError(f'the weights {tag!r} of {clip} should be in the cache or on the network, '
+                         f'got {type(e).__name__}. {_fetch_hint(clip, tag)}') from None
 
 def _check_quickgelu(model, clip):
     "OpenAI's weights were trained with QuickGELU; with another activation they give plausible, worse features"
     acts = [m.mlp.gelu for m in model.visual.transformer.resblocks]
-    check(all(isinstance(a, QuickGELU) for a in acts), "OpenAI's weights should run with QuickGELU", f'{type(acts[0]).__name__} in {clip}',
+    check(all(isinstance(a, QuickGELU) for a in acts), "OpenAI's weights should run with QuickGELU",
+          f'{type(acts[0]).__name__} in {clip}',
           f'Use the architecture {str(clip).removesuffix("-quickgelu")}-quickgelu.')
 
 # %% ../nbs/04_clip.ipynb #1948925b
@@ -143,7 +163,8 @@ def resize_positions(
     "Bilinear resize (corners not aligned) of the grid part of a position embedding"
     side = math.isqrt(len(positions) - 1)
     source = source or (side, side)
-    check(source[0] * source[1] == len(positions) - 1, 'the position embedding should have a square grid and one class token', f'{len(positions)} rows')
+    check(source[0] * source[1] == len(positions) - 1,
+          'the position embedding should have a square grid and one class token', f'{len(positions)} rows')
     if tuple(grid) == tuple(source): return positions
     spatial = rearrange(positions[1:], '(h w) d -> 1 d h w', h=source[0])
     spatial = F.interpolate(spatial, size=tuple(grid), mode='bilinear', align_corners=False)
@@ -162,16 +183,20 @@ class ImageEncoder(nn.Module):
         image_size: int=None,            # Resize the position embedding once to the grid of this size; None = keep
     ):
         super().__init__()
-        check(hasattr(visual, 'transformer') and getattr(visual, 'attn_pool', 1) is None and visual.transformer.batch_first,
-              'the image tower should be a plain ViT of open_clip', type(visual).__name__, 'Choose an architecture such as ViT-B-16-quickgelu.')
-        self.clip, width, layers = visual.requires_grad_(False), visual.conv1.out_channels, len(visual.transformer.resblocks)
+        plain = hasattr(visual, 'transformer') and getattr(visual, 'attn_pool', 1) is None
+        check(plain and visual.transformer.batch_first, 'the image tower should be a plain ViT of open_clip',
+              type(visual).__name__, 'Choose an architecture such as ViT-B-16-quickgelu.')
+        width, layers = visual.conv1.out_channels, len(visual.transformer.resblocks)
+        self.clip = visual.requires_grad_(False)
         self.patch, self.dim = visual.conv1.kernel_size[0], visual.proj.shape[1]
         self.vpt_tokens, self.vpt_depth = vpt_tokens, layers if vpt_depth is None else vpt_depth
-        check(0 <= vpt_tokens and 1 <= self.vpt_depth <= layers, f'`vpt_depth` should lie in 1..{layers} and `vpt_tokens` be 0 or more', f'{vpt_depth} and {vpt_tokens}')
+        check(0 <= vpt_tokens and 1 <= self.vpt_depth <= layers,
+              f'`vpt_depth` should lie in 1..{layers} and `vpt_tokens` be 0 or more', f'{vpt_depth} and {vpt_tokens}')
         self.double_class_embedding = double_class_embedding
         if image_size:
             grid = (-(-image_size // self.patch),) * 2
-            visual.positional_embedding = nn.Parameter(resize_positions(visual.positional_embedding.data, grid), requires_grad=False)
+            positions = resize_positions(visual.positional_embedding.data, grid)
+            visual.positional_embedding = nn.Parameter(positions, requires_grad=False)
         if vpt_tokens:
             bound = math.sqrt(6 / (3 * self.patch**2 + width))  # VPT's initialisation
             self.prompts = nn.Parameter(torch.empty(self.vpt_depth, vpt_tokens, width).uniform_(-bound, bound))
@@ -227,8 +252,10 @@ class WordTokenizer:
         for row, text in zip(ids, texts):
             found = re.findall(r"[a-z0-9'-]+", text.lower())
             unknown = [w for w in found if w not in self.ids]
-            check(not unknown, f'{text!r} should use words that this CLIP learned', f'{", ".join(map(repr, unknown))}', f'Known: {", ".join(self.words)}.')
-            check(len(found) + 2 <= self.context_length, f'{text!r} should have at most {self.context_length - 2} words', len(found))
+            check(not unknown, f'{text!r} should use words that this CLIP learned',
+                  f'{", ".join(map(repr, unknown))}', f'Known: {", ".join(self.words)}.')
+            check(len(found) + 2 <= self.context_length,
+                  f'{text!r} should have at most {self.context_length - 2} words', len(found))
             row[:len(found) + 2] = torch.tensor([1, *(self.ids[w] for w in found), self.end])
         return ids
 
@@ -239,7 +266,8 @@ def get_tokenizer(
     "The tokenizer that belongs to an architecture"
     cfg = clip_config(clip)
     if cfg['words']: return WordTokenizer(cfg['words'], cfg['model_cfg']['text_cfg']['context_length'])
-    check(isinstance(clip, str), 'a custom CLIP should list its `words`, or be named', 'neither', 'Add "words" to its description.')
+    check(isinstance(clip, str), 'a custom CLIP should list its `words`, or be named', 'neither',
+          'Add "words" to its description.')
     return open_clip.get_tokenizer(clip)
 
 # %% ../nbs/04_clip.ipynb #205c9a2f
@@ -251,7 +279,8 @@ def encode_text(
     batch_size: int=256,      # Sentences at a time
 ) -> Float[Tensor, "k n d"]:
     "Unit-length text embeddings of every class and template"
-    check(len(texts) > 0 and all(len(t) == len(texts[0]) > 0 for t in texts), '`texts` should hold one list of sentences per class, all of one length', [len(t) for t in texts])
+    check(len(texts) > 0 and all(len(t) == len(texts[0]) > 0 for t in texts),
+          '`texts` should hold one list of sentences per class, all of one length', [len(t) for t in texts])
     tokens = tokenizer([s for t in texts for s in t])
     device = next(model.parameters()).device
     emb = torch.cat([model.encode_text(t.to(device)).float().cpu() for t in tokens.split(batch_size)])
@@ -266,7 +295,8 @@ def text_embeddings(
 ) -> Float[Tensor, "k n d"]:
     "Text embeddings from the cache, or computed once and cached; h_txt of the paper"
     random = str(weights).startswith('random')
-    folder = None if random or cache is False else Path(cache or os.environ.get('OTSEG_CACHE') or Path.home()/'.cache'/'otseg')/'text'
+    if random or cache is False: folder = None
+    else: folder = Path(cache or os.environ.get('OTSEG_CACHE') or Path.home()/'.cache'/'otseg')/'text'
     key = json.dumps([clip_config(clip)['model_cfg'], weights_id(clip, weights), texts], sort_keys=True, default=str)
     path = folder and folder/f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors'
     if path and path.is_file():
