@@ -17,10 +17,10 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, build_visual, clip_config, load_clip
+from .clip import ImageEncoder, build_visual, load_clip
 from .core import CLIP_MEAN, CLIP_STD, check, l2_normalize, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
-from .mpsa import mps, prompt_plan, prompt_scores
+from .mpsa import prompt_plan, prompt_scores
 
 # %% ../nbs/06_model.ipynb #fdff9f5e
 @dataclass
@@ -31,7 +31,7 @@ class OTSegOutput:
     decoder_prompt_maps: tuple[Float[Tensor, "b k n h w"], ...]  # Share of each text prompt, per decoder layer
     score_prompt_maps: Float[Tensor, "b k n h w"]     # Share of each text prompt in the score map
     size: tuple[int, int]                             # Size (H, W) that the logits are enlarged to
-    crop: tuple[int, int] | None = None               # Size (H, W) of the picture inside, when it was completed to whole patches
+    crop: tuple[int, int] | None = None               # Size (H, W) of the picture in it, where it was completed
 
     def enlarge(self, x):
         "Bilinear to the picture's size (corners not aligned); U of Eqs 15 and 16"
@@ -71,9 +71,9 @@ class OTSegOutput:
 @dataclass
 class OTSegConfig:
     "Everything that determines the model, apart from its trained weights"
-    clip: str | dict = 'ViT-B-16-quickgelu' # Architecture: open_clip name, "toy", JSON file or dict; the paper's is OpenAI's ViT-B/16
-    weights: str = 'openai'                 # open_clip tag, file, "packaged", "random[:seed]", or "embedded" (kept in the checkpoint)
-    text_weights: str | None = None         # Weights of the text tower where they differ from `weights`; None = the same
+    clip: str | dict = 'ViT-B-16-quickgelu' # open_clip name, "toy", JSON file or dict; the paper's is OpenAI's ViT-B/16
+    weights: str = 'openai'                 # Tag, file, "packaged", "random[:seed]", or "embedded" (in the checkpoint)
+    text_weights: str | None = None         # Weights of the text tower where they are not `weights`; None = the same
     image_size: int | None = 512            # Position embedding is resized once to this square; None = keep
     vpt_tokens: int = 10                    # Visual prompts per block (10 for VOC and Context, 100 for COCO-Stuff)
     vpt_depth: int | None = None            # Blocks with prompts; None = all
@@ -110,8 +110,9 @@ class OTSegHead(nn.Module):
         super().__init__()
         self.config = config
         self.descriptor = RelationshipDescriptor(dim, config.init)
-        self.decoder = Decoder(dim, config.decoder_layers, attention=config.attention, ffn_dim=config.ffn_dim, dropout=config.dropout,
-                               layer_product=config.layer_product, init=config.init, **config.attention_kwargs)
+        self.decoder = Decoder(dim, config.decoder_layers, attention=config.attention, ffn_dim=config.ffn_dim,
+                               dropout=config.dropout, layer_product=config.layer_product, init=config.init,
+                               **config.attention_kwargs)
 
     def score_path(self, text, memory):
         "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
@@ -129,14 +130,15 @@ class OTSegHead(nn.Module):
         crop: tuple[int, int]=None,        # Part (H, W) of it that is the picture; None = all
     ) -> OTSegOutput:
         h, w = visual.shape[-2:]
-        check(text.ndim == 3 and text.shape[-1] == visual.shape[1], f'`text` should be (k, n, {visual.shape[1]})', tuple(text.shape),
-              'Encode the class names with the text encoder of the same CLIP.')
+        check(text.ndim == 3 and text.shape[-1] == visual.shape[1], f'`text` should be (k, n, {visual.shape[1]})',
+              tuple(text.shape), 'Encode the class names with the text encoder of the same CLIP.')
         memory = rearrange(visual, 'b d h w -> b (h w) d')
         refined = self.descriptor(cls, text.to(cls.dtype))
         score_maps = self.score_path(refined, memory)
         decoder_map, layers = self.decoder(refined, memory)
         def grid(x): return rearrange(x, 'b k (h w) ... -> b k ... h w', h=h)
-        return OTSegOutput(grid(decoder_map), grid(score_maps.sum(-1)), tuple(map(grid, layers)), grid(score_maps), tuple(size or (h, w)), crop)
+        return OTSegOutput(grid(decoder_map), grid(score_maps.sum(-1)), tuple(map(grid, layers)), grid(score_maps),
+                           tuple(size or (h, w)), crop)
 
 # %% ../nbs/06_model.ipynb #4ba43291
 class OTSeg(nn.Module):
@@ -147,9 +149,11 @@ class OTSeg(nn.Module):
     ):
         super().__init__()
         self.config = config = config or OTSegConfig()
-        if visual is None: visual = build_visual(config.clip) if config.weights == 'embedded' else load_clip(config.clip, config.weights).visual
+        if visual is None and config.weights == 'embedded': visual = build_visual(config.clip)
+        elif visual is None: visual = load_clip(config.clip, config.weights).visual
         self.image_encoder = ImageEncoder(visual, vpt_tokens=config.vpt_tokens, vpt_depth=config.vpt_depth,
-                                          dropout=config.dropout, double_class_embedding=config.double_class_embedding, image_size=config.image_size)
+                                          dropout=config.dropout, image_size=config.image_size,
+                                          double_class_embedding=config.double_class_embedding)
         self.head = OTSegHead(self.image_encoder.dim, config)
 
     def forward(self,
@@ -170,11 +174,12 @@ class OTSeg(nn.Module):
     def parameter_groups(self,
         lr: float,                        # Learning rate
         weight_decay: float=0.01,         # Of weights
-        norm_weight_decay: float=None,    # Of norms, biases and visual prompts; None = as the weights, which is what published runs did
+        norm_weight_decay: float=None,    # Of norms, biases and visual prompts; None = as the weights, as published
     ) -> list[dict]:
         "Groups for the optimiser: all that is trained, nothing that is frozen"
         trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
         is_norm = lambda n, p: p.ndim < 2 or n.endswith('.prompts')
+        if norm_weight_decay is None: norm_weight_decay = weight_decay
         groups = [dict(params=[p for n, p in trained if not is_norm(n, p)], lr=lr, weight_decay=weight_decay),
-                  dict(params=[p for n, p in trained if is_norm(n, p)], lr=lr, weight_decay=weight_decay if norm_weight_decay is None else norm_weight_decay)]
+                  dict(params=[p for n, p in trained if is_norm(n, p)], lr=lr, weight_decay=norm_weight_decay)]
         return [g for g in groups if g['params']]
