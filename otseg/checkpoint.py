@@ -18,10 +18,9 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 
-from .clip import clip_config
 from .core import IMAGENET_MEAN, IMAGENET_STD, InputError, asset_path, atomic_path, check, read_json
 from .model import OTSeg, OTSegConfig
-from .vocab import Vocab, load_vocab
+from .vocab import Vocab
 
 # %% ../nbs/07_checkpoint.ipynb #8536b942
 FORMAT = 1
@@ -32,7 +31,8 @@ def clip_fingerprint(
     "Short hash of a few tensors of the frozen image tower, equal for equal weights"
     v = model.image_encoder.clip
     h = hashlib.sha256()
-    for p in (v.class_embedding, v.proj, v.ln_post.weight, v.transformer.resblocks[0].mlp.c_proj.bias): h.update(p.detach().float().cpu().numpy().tobytes())
+    for p in (v.class_embedding, v.proj, v.ln_post.weight, v.transformer.resblocks[0].mlp.c_proj.bias):
+        h.update(p.detach().float().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 
 def saved_parameters(
@@ -52,7 +52,8 @@ def save_checkpoint(
 ) -> Path:
     "Write model.safetensors and config.json"
     folder = Path(folder)
-    config = dict(format=FORMAT, model=asdict(model.config), clip_fingerprint=clip_fingerprint(model), vocab=vocab and vocab.to_dict(), info=info or {})
+    config = dict(format=FORMAT, model=asdict(model.config), clip_fingerprint=clip_fingerprint(model),
+                  vocab=vocab and vocab.to_dict(), info=info or {})
     with atomic_path(folder/'model.safetensors') as tmp: save_file(saved_parameters(model), tmp)
     with atomic_path(folder/'config.json') as tmp: tmp.write_text(json.dumps(config, indent=1))
     return folder
@@ -65,13 +66,18 @@ def find_checkpoint(
     path = Path(name)
     if path.is_dir():
         runs = sorted(p.parent for p in path.glob('checkpoints/step_*/config.json'))
-        check((path/'config.json').is_file() or runs, f'{path} should hold a checkpoint (config.json, model.safetensors)', sorted(p.name for p in path.iterdir())[:5])
+        check((path/'config.json').is_file() or runs,
+              f'{path} should hold a checkpoint (config.json, model.safetensors)',
+              sorted(p.name for p in path.iterdir())[:5])
         return path if (path/'config.json').is_file() else runs[-1]
-    if re.fullmatch(r'[a-z0-9]+', str(name)) and asset_path('.').joinpath(f'otseg_{name}').is_dir(): return asset_path(f'otseg_{name}')
-    check(re.fullmatch(r'[\w.-]+/[\w.-]+', str(name)) and not str(name).startswith('.'), 'a checkpoint should be a folder, "toy", or a Hub id "user/name"', repr(str(name)))
+    if re.fullmatch(r'[a-z0-9]+', str(name)) and asset_path('.').joinpath(f'otseg_{name}').is_dir():
+        return asset_path(f'otseg_{name}')
+    check(re.fullmatch(r'[\w.-]+/[\w.-]+', str(name)) and not str(name).startswith('.'),
+          'a checkpoint should be a folder, "toy", or a Hub id "user/name"', repr(str(name)))
     try: return Path(snapshot_download(name, allow_patterns=['config.json', 'model.safetensors']))
     except Exception as e:
-        raise InputError(f'the checkpoint {name!r} should be a folder or on the Hugging Face Hub, got {type(e).__name__}. Check the path, or the network.') from None
+        raise InputError(f'the checkpoint {name!r} should be a folder or on the Hugging Face Hub, '
+                         f'got {type(e).__name__}. Check the path, or the network.') from None
 
 # %% ../nbs/07_checkpoint.ipynb #8ab4210c
 class Checkpoint(NamedTuple):
@@ -81,6 +87,7 @@ class Checkpoint(NamedTuple):
     info: dict            # What the writer added
     folder: Path
 
+# %% ../nbs/07_checkpoint.ipynb #0223d840
 def load_checkpoint(
     name: str,           # As in `find_checkpoint`
     *,
@@ -89,18 +96,23 @@ def load_checkpoint(
     "Load a checkpoint of ours and put it on its CLIP"
     folder = find_checkpoint(name)
     record = read_json(folder/'config.json')
-    check(record.get('format') == FORMAT, f'{folder}/config.json should have format {FORMAT}', record.get('format'), 'It was written by another version, or is not a checkpoint.')
+    check(record.get('format') == FORMAT, f'{folder}/config.json should have format {FORMAT}', record.get('format'),
+          'It was written by another version, or is not a checkpoint.')
     known = {k: v for k, v in record['model'].items() if k in OTSegConfig.__dataclass_fields__}
     config = OTSegConfig(**known)
     if weights and config.weights != 'embedded': config = replace(config, weights=weights)
     model = OTSeg(config)
     try: state = load_file(folder/'model.safetensors')
-    except Exception as e: raise InputError(f'{folder}/model.safetensors cannot be read ({e}). Use an earlier checkpoint or copy it again.') from None
+    except Exception as e:
+        raise InputError(f'{folder}/model.safetensors cannot be read ({e}). '
+                         'Use an earlier checkpoint or copy it again.') from None
     wanted = saved_parameters(model)
     wrong = sorted(set(wanted) ^ set(state)) + [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
-    check(not wrong, f'{folder}/model.safetensors should hold the parameters that its config.json describes', f'a mismatch in {len(wrong)}: {", ".join(wrong[:3])}')
+    check(not wrong, f'{folder}/model.safetensors should hold the parameters that its config.json describes',
+          f'a mismatch in {len(wrong)}: {", ".join(wrong[:3])}')
     model.load_state_dict(state, strict=False)
-    check(clip_fingerprint(model) == record['clip_fingerprint'], f'{folder} should sit on the CLIP weights it was trained with', f'others from {config.weights!r}',
+    check(clip_fingerprint(model) == record['clip_fingerprint'],
+          f'{folder} should sit on the CLIP weights it was trained with', f'others from {config.weights!r}',
           'Pass the right ones with `weights`.')
     return Checkpoint(model.eval(), record['vocab'] and Vocab.from_dict(record['vocab']), record['info'], folder)
 
@@ -111,7 +123,7 @@ def _official_name(key: str, last: int) -> str | None:
     "Our name of a published parameter; None for one that never takes part"
     part, _, rest = key.partition('.')
     if part == 'backbone':
-        return f'image_encoder.{rest}' if rest.startswith(('prompt_proj', 'prompt_norm')) else f'image_encoder.clip.{rest}'
+        return f'image_encoder.{"" if rest.startswith(("prompt_proj", "prompt_norm")) else "clip."}{rest}'
     if rest.startswith('q_proj.'): return f'head.descriptor.linear.{rest.removeprefix("q_proj.")}'
     found = re.fullmatch(r'decoder_1\.layers\.(\d+)\.(\w+)\.(.+)', rest)
     if not found or found[2] not in _LAYER: return None
@@ -125,12 +137,16 @@ def _official_state(path: Path) -> dict:
     path = Path(path)
     check(path.is_file(), f'{path} should be a checkpoint file', 'no such file')
     try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise InputError(f'{path} cannot be read as a checkpoint without running code from it ({type(e).__name__}). Download it again.') from None
+    except Exception as e:
+        raise InputError(f'{path} cannot be read as a checkpoint without running code from it ({type(e).__name__}). '
+                         'Download it again.') from None
     state = state.get('state_dict', state) if isinstance(state, dict) else {}
     state = {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    needed = ('backbone.conv1.weight', 'backbone.proj', 'backbone.positional_embedding', 'backbone.prompt_embeddings', 'decode_head.q_proj.weight')
+    needed = ('backbone.conv1.weight', 'backbone.proj', 'backbone.positional_embedding', 'backbone.prompt_embeddings',
+              'decode_head.q_proj.weight')
     absent = [k for k in needed if k not in state]
-    check(not absent, f"{path} should be in the authors' layout (backbone.*, decode_head.*)", f'no {", ".join(absent)}', 'Our own checkpoints are read by `load_checkpoint`.')
+    check(not absent, f"{path} should be in the authors' layout (backbone.*, decode_head.*)",
+          f'no {", ".join(absent)}', 'Our own checkpoints are read by `load_checkpoint`.')
     return state
 
 # %% ../nbs/07_checkpoint.ipynb #94346113
@@ -148,9 +164,11 @@ def _official_config(state: dict, heads: int | None) -> OTSegConfig:
     clip = 'ViT-B-16-quickgelu' if b16 else dict(model_cfg=dict(embed_dim=dim, quick_gelu=True, vision_cfg=vision))
     deep = state.get('backbone.deep_prompt_embeddings')
     n_layers = 1 + max(int(k.split('.')[3]) for k in state if k.startswith('decode_head.decoder_1.layers.'))
-    return OTSegConfig(clip=clip, weights='embedded', text_weights='openai' if b16 else None, image_size=grid * patch, vpt_tokens=state['backbone.prompt_embeddings'].shape[1],
-                       vpt_depth=1 + (0 if deep is None else len(deep)), decoder_layers=n_layers, ffn_dim=state['decode_head.decoder_1.layers.0.linear1.weight'].shape[0],
-                       image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)  # published runs normalise by ImageNet's statistics
+    return OTSegConfig(clip=clip, weights='embedded', text_weights='openai' if b16 else None, image_size=grid * patch,
+                       vpt_tokens=state['backbone.prompt_embeddings'].shape[1],
+                       vpt_depth=1 + (0 if deep is None else len(deep)), decoder_layers=n_layers,
+                       ffn_dim=state['decode_head.decoder_1.layers.0.linear1.weight'].shape[0],
+                       image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)  # as published runs normalise
 
 # %% ../nbs/07_checkpoint.ipynb #ea6c078d
 def load_official(
@@ -171,7 +189,9 @@ def load_official(
         else: (dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)
     absent = sorted(set(own) - set(mapped))
     wrong = [k for k in own if k in mapped and own[k].shape != mapped[k].shape]
-    check(not absent and not wrong, f'{path} should hold every parameter of the model', f'{len(absent)} absent ({", ".join(absent[:3])}), {len(wrong)} of another shape ({", ".join(wrong[:3])})')
+    check(not absent and not wrong, f'{path} should hold every parameter of the model',
+          f'{len(absent)} absent ({", ".join(absent[:3])}), {len(wrong)} of another shape ({", ".join(wrong[:3])})')
     model.load_state_dict({k: v.float() for k, v in mapped.items()})
-    model.import_report = dict(mapped=sorted(mapped), dropped=sorted(dropped), ignored=sorted(ignored), dropped_parameters=sum(state[k].numel() for k in dropped))
+    model.import_report = dict(mapped=sorted(mapped), dropped=sorted(dropped), ignored=sorted(ignored),
+                               dropped_parameters=sum(state[k].numel() for k in dropped))
     return model.eval()
