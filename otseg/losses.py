@@ -10,7 +10,6 @@ __all__ = ['one_hot_masks', 'count_masks', 'focal_loss', 'dice_loss', 'otseg_los
 # %% ../nbs/08_losses.ipynb #81c10ef0
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -34,7 +33,8 @@ def count_masks(
 def _plain_labels(labels, size):
     "Labels as (b, H, W) of the logits' size"
     if labels.ndim == 4 and labels.shape[1] == 1: labels = labels[:, 0]
-    check(labels.ndim == 3 and labels.shape[-2:] == size, f'`labels` should be (b, {size[0]}, {size[1]})', tuple(labels.shape), 'Resize the labels (nearest) or the logits.')
+    check(labels.ndim == 3 and labels.shape[-2:] == size, f'`labels` should be (b, {size[0]}, {size[1]})',
+          tuple(labels.shape), 'Resize the labels (nearest) or the logits.')
     return labels
 
 # %% ../nbs/08_losses.ipynb #375a16e4
@@ -72,14 +72,14 @@ def dice_loss(
 # %% ../nbs/08_losses.ipynb #05ef55e2
 def otseg_loss(
     out,                             # `OTSegOutput`
-    labels: Int[Tensor, "b H W"],    # Index into the classes of the forward's text; 255 = ignored. (b, 1, H, W) is accepted
+    labels: Int[Tensor, "b H W"],    # Index into the classes of the forward's text; 255 = ignored; or (b, 1, H, W)
     *,
     focal_weight: float=100.,        # lambda_fc of Eq 18
     dice_weight: float=1.,           # lambda_dc of Eq 18
     alpha: float=0.25,               # Of the focal loss
     gamma: float=2.,                 # Of the focal loss
     ignored_as_negatives: bool=True, # Ignored pixels are negatives of every class, as published
-    num_masks: float=None,           # Masks in the whole batch, where it is spread over processes or steps; None = of this batch
+    num_masks: float=None,           # Masks in the whole batch, if spread over processes or steps; None = of this one
 ) -> dict[str, Float[Tensor, ""]]:
     "Weighted terms `decoder_focal`, `decoder_dice`, `score_focal`, `score_dice` and their sum `loss`; Eq 18"
     paths = dict(decoder=out.decoder_logits, score=out.score_logits)
@@ -108,7 +108,8 @@ def pseudo_labels(
     "Labels with every -1 replaced by the likeliest unseen class"
     logits = out.mask_logits(blend)
     k = logits.shape[1]
-    check((seen is None) != (unseen is None), 'one of `seen` and `unseen` should be given', 'both' if seen is not None else 'neither')
+    check((seen is None) != (unseen is None), 'one of `seen` and `unseen` should be given',
+          'both' if seen is not None else 'neither')
     unseen = sorted(set(range(k)) - set(map(int, seen))) if unseen is None else sorted(map(int, unseen))
     check(unseen and unseen[-1] < k, f'unseen classes should be some of 0..{k - 1}', unseen)
     plain = _plain_labels(labels, tuple(logits.shape[-2:]))
