@@ -51,7 +51,8 @@ def predict_probs(
     def run(x): return model(x, text).mask_probs(blend, seen, seen_penalty).float()
     if window is None or max(H, W) <= window: return torch.cat([run(x) for x in image.split(batch_size)])
     h, w = min(H, window), min(W, window)
-    corners = [(i, r, c) for i in range(b) for r in window_starts(H, window, stride or window) for c in window_starts(W, window, stride or window)]
+    rows, columns = (window_starts(size, window, stride or window) for size in (H, W))
+    corners = [(i, r, c) for i in range(b) for r in rows for c in columns]
     total, count = image.new_zeros(b, k, H, W, dtype=torch.float32), image.new_zeros(b, 1, H, W, dtype=torch.float32)
     for j in range(0, len(corners), batch_size):
         some = corners[j:j + batch_size]
@@ -71,7 +72,8 @@ def predict_labels(
     if size is None or tuple(size) == tuple(probs.shape[-2:]): return probs.argmax(1)
     best = labels = None
     for start in range(0, probs.shape[1], chunk):
-        part, where = F.interpolate(probs[:, start:start + chunk], size=tuple(size), mode='bilinear', align_corners=False).max(1)
+        some = probs[:, start:start + chunk]
+        part, where = F.interpolate(some, size=tuple(size), mode='bilinear', align_corners=False).max(1)
         where = where + start
         if best is None: best, labels = part, where
         else:
@@ -99,7 +101,8 @@ def evaluate(
     model.eval()
     try:
         for batch in tqdm(loader, disable=not progress, desc='evaluate', unit='batch'):
-            probs = predict_probs(model, batch['image'].to(device), text, seen=seen, seen_penalty=seen_penalty, **kwargs)
+            image = batch['image'].to(device)
+            probs = predict_probs(model, image, text, seen=seen, seen_penalty=seen_penalty, **kwargs)
             confusion.update(predict_labels(probs, batch['labels'].shape[-2:]).cpu(), batch['labels'])
     finally: model.train(training)
     return segmentation_scores(confusion.counts, vocab.seen, vocab.unseen)
