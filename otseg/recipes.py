@@ -11,7 +11,7 @@ __all__ = ['SETTINGS', 'VOC', 'CONTEXT', 'COCO', 'CAMVID', 'FOLDER', 'TOY', 'REC
 # %% ../nbs/13_recipes.ipynb #70100ab6
 import ast, types, typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from jaxtyping import Int
 from torch import Tensor
@@ -29,10 +29,11 @@ class Recipe:
     "All that determines a run"
     name: str = 'voc12-inductive'
     dataset: str = 'voc12'             # As in `load_dataset`
-    setting: str = 'inductive'         # Which labels training sees: seen classes; seen, and unseen by pseudo-labels; all
+    setting: str = 'inductive'         # Labels that training sees: seen classes; seen, and unseen as pseudo-labels; all
     train_split: str = 'train'
     eval_split: str = 'val'
-    model: OTSegConfig = field(default_factory=lambda: OTSegConfig(image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD))  # C: ImageNet normalisation
+    model: OTSegConfig = field(default_factory=lambda: OTSegConfig(
+        image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD))  # C: ImageNet normalisation
     templates: str | None = None       # "6" or "8" text prompts (P: N=6 for VOC, 8 else); None = the vocabulary's own
     image_size: int = 512              # Training crop, window of the evaluation, grid of the position embedding; C
     resize: tuple[int, int] | None = (2048, 512)  # Long and short side at ratio 1; None = the picture's own size; C
@@ -69,26 +70,32 @@ class Recipe:
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
         for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride'):
             check(getattr(self, name) > 0, f'`{name}` should be positive', getattr(self, name))
-        check(self.stride <= self.image_size, f'`stride` should be at most the window of {self.image_size} pixels (--image_size)', self.stride, 'Pass a smaller --stride.')
-        if self.precision not in ('no', 'bf16', 'fp16'): raise unknown_name('precision', self.precision, ('no', 'bf16', 'fp16'))
+        check(self.stride <= self.image_size,
+              f'`stride` should be at most the window of {self.image_size} pixels (--image_size)', self.stride,
+              'Pass a smaller --stride.')
+        if self.precision not in ('no', 'bf16', 'fp16'):
+            raise unknown_name('precision', self.precision, ('no', 'bf16', 'fp16'))
 
     def train_labels(self,
         labels: Int[Tensor, "..."],  # Class indices and 255
         vocab: Vocab,
     ) -> Int[Tensor, "..."]:
-        "What training may see: unseen pixels become 255 (inductive, indices among the seen classes) or -1 (transductive)"
-        return {'inductive': inductive_labels, 'transductive': transductive_labels}.get(self.setting, lambda x, v: x.long())(labels, vocab)
+        "What training may see: unseen pixels become 255 (inductive, indices among the seen) or -1 (transductive)"
+        if self.setting == 'inductive': return inductive_labels(labels, vocab)
+        return transductive_labels(labels, vocab) if self.setting == 'transductive' else labels.long()
 
     def train_classes(self, vocab: Vocab) -> tuple[int, ...]:
         "Classes whose text takes part in training"
         return vocab.seen if self.setting == 'inductive' else tuple(range(len(vocab)))
 
     def train_transform(self) -> Callable:
-        return train_transform(self.image_size, resize=self.resize, scale_range=self.scale_range, cat_max_ratio=self.cat_max_ratio, flip=self.flip,
-                               photometric=self.photometric, mean=self.model.image_mean, std=self.model.image_std)
+        return train_transform(self.image_size, resize=self.resize, scale_range=self.scale_range,
+                               cat_max_ratio=self.cat_max_ratio, flip=self.flip, photometric=self.photometric,
+                               mean=self.model.image_mean, std=self.model.image_std)
 
     def eval_transform(self) -> Callable:
-        return eval_transform(resize=self.resize, min_side=self.min_side, mean=self.model.image_mean, std=self.model.image_std)
+        return eval_transform(resize=self.resize, min_side=self.min_side,
+                              mean=self.model.image_mean, std=self.model.image_std)
 
     def model_config(self) -> OTSegConfig: return replace(self.model, image_size=self.image_size)
 
@@ -112,16 +119,23 @@ def _cells(base: Recipe) -> dict[str, Recipe]:
     return {r.name: r for r in (base, half, replace(base, name=f'{stem}-supervised', setting='supervised'))}
 
 VOC = Recipe()
-CONTEXT = replace(VOC, name='context59-inductive', dataset='context59', image_size=480, resize=(520, 520), stride=80, min_side=None, steps=40_000)  # C
-COCO = replace(VOC, name='cocostuff171-inductive', dataset='cocostuff171', steps=80_000, model=replace(VOC.model, vpt_tokens=100))  # C
-CAMVID = replace(VOC, name='camvid-inductive', dataset='camvid', image_size=352, resize=None, stride=240, min_side=None, steps=4000)  # ours
+CONTEXT = replace(VOC, name='context59-inductive', dataset='context59', image_size=480, resize=(520, 520), stride=80,
+                  min_side=None, steps=40_000)  # C
+COCO = replace(VOC, name='cocostuff171-inductive', dataset='cocostuff171', steps=80_000,
+               model=replace(VOC.model, vpt_tokens=100))  # C
+CAMVID = replace(VOC, name='camvid-inductive', dataset='camvid', image_size=352, resize=None, stride=240,
+                 min_side=None, steps=4000)  # ours
 FOLDER = replace(VOC, name='folder-inductive', dataset='folder')  # ours
-TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=None, scale_range=(1., 1.), cat_max_ratio=1., photometric=False, stride=96, min_side=None,
-              steps=600, batch_size=8, lr=5e-4, warmup_steps=50, workers=0, save_every=200,
-              model=OTSegConfig(clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False, init='aligned'))  # ours
+TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=None, scale_range=(1., 1.),
+              cat_max_ratio=1., photometric=False, stride=96, min_side=None, steps=600, batch_size=8, lr=5e-4,
+              warmup_steps=50, workers=0, save_every=200,
+              model=OTSegConfig(clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False,
+                                init='aligned'))  # ours
 RECIPES = {name: r for base in (VOC, CONTEXT, COCO, CAMVID, FOLDER, TOY) for name, r in _cells(base).items()}
-ALIASES = {'toy': 'toy-inductive', 'camvid': 'camvid-inductive', 'voc12': 'voc12-inductive', 'folder': 'folder-inductive'}
+ALIASES = {'toy': 'toy-inductive', 'camvid': 'camvid-inductive', 'voc12': 'voc12-inductive',
+           'folder': 'folder-inductive'}
 
+# %% ../nbs/13_recipes.ipynb #4a4ba26b
 def get_recipe(
     name: str,  # Such as "voc12-inductive" or "toy"
 ) -> Recipe:
@@ -145,7 +159,8 @@ def _coerce(name: str, value, hint):
     if isinstance(value, list): value = tuple(value)
     if float in allowed and type(value) is int: value = float(value)
     ok = isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)
-    check(ok, f'`{name}` should be {" or ".join("None" if t is type(None) else t.__name__ for t in allowed)}', repr(value))
+    names = ('None' if t is type(None) else t.__name__ for t in allowed)
+    check(ok, f'`{name}` should be {" or ".join(names)}', repr(value))
     return value
 
 def _follow(recipe: Recipe, given: dict) -> dict:
@@ -154,9 +169,11 @@ def _follow(recipe: Recipe, given: dict) -> dict:
     if 'steps' in given: moved['warmup_steps'] = round(recipe.warmup_steps * given['steps'] / recipe.steps)
     if 'image_size' in given:
         scale = lambda x: x and max(1, round(x * given['image_size'] / recipe.image_size))
-        moved.update(stride=scale(recipe.stride), min_side=scale(recipe.min_side), resize=recipe.resize and tuple(map(scale, recipe.resize)))
+        moved.update(stride=scale(recipe.stride), min_side=scale(recipe.min_side),
+                     resize=recipe.resize and tuple(map(scale, recipe.resize)))
     return {k: v for k, v in moved.items() if k not in given}
 
+# %% ../nbs/13_recipes.ipynb #bc26ef7e
 def override(
     recipe: Recipe,
     **options,  # Fields of the recipe or of its model; strings are converted
@@ -179,13 +196,16 @@ def recipe_from_dict(
     "The recipe that a run folder stores"
     d = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
     try: return Recipe(**{**d, 'model': OTSegConfig(**d['model'])})
-    except (TypeError, KeyError) as e: raise InputError(f'the stored recipe should fit this version of otseg, got {e}. Start a new run.') from None
+    except (TypeError, KeyError) as e:
+        raise InputError(f'the stored recipe should fit this version of otseg, got {e}. Start a new run.') from None
 
 def differences(
     a: Recipe,
     b: Recipe,
 ) -> list[str]:
     "What differs between two recipes, a line each"
-    flat = lambda r: {**{k: v for k, v in r.to_dict().items() if k != 'model'}, **{f'model.{k}': v for k, v in r.to_dict()['model'].items()}}
+    def flat(r):
+        d = r.to_dict()
+        return {k: v for k, v in d.items() if k != 'model'} | {f'model.{k}': v for k, v in d['model'].items()}
     x, y = flat(a), flat(b)
     return [f'{k}: {x[k]} -> {y[k]}' for k in x if x[k] != y[k]]
