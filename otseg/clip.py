@@ -9,14 +9,17 @@ __all__ = ['clip_config', 'weights_id', 'load_clip', 'build_visual', 'resize_pos
            'get_tokenizer', 'encode_text', 'text_embeddings']
 
 # %% ../nbs/04_clip.ipynb #63db5a1e
-import copy, hashlib, json, math, os, re, warnings
+import copy, hashlib, json, logging, math, os, re, socket, warnings
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlparse
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
+from huggingface_hub import constants
 from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file, save_file
@@ -133,7 +136,21 @@ def _load_state(model, state, source):
           'Name the architecture that the file was made with.')
     model.load_state_dict(state, strict=False)
 
-# %% ../nbs/04_clip.ipynb #8dc8de0a
+# %% ../nbs/04_clip.ipynb #38757f12
+@contextmanager
+def _fetching():
+    "Ask only the cache when the hub cannot be reached, and leave what went wrong to the error message"
+    offline = constants.HF_HUB_OFFLINE
+    proxied = any(k.lower() in ('https_proxy', 'all_proxy') for k in os.environ)
+    try: socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
+    except OSError: constants.HF_HUB_OFFLINE = offline or not proxied
+    logging.disable(logging.ERROR)
+    try: yield
+    finally:
+        logging.disable(logging.NOTSET)
+        constants.HF_HUB_OFFLINE = offline
+
+# %% ../nbs/04_clip.ipynb #d97d3aa1
 def _load_tag(clip, tag):
     "Weights by open_clip's name for them, from its cache or the network"
     check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {clip} should be a file',
@@ -142,7 +159,8 @@ def _load_tag(clip, tag):
             for t in open_clip.list_pretrained_tags_by_model(name)]
     if tag not in tags:
         raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
-    try: return open_clip.create_model(clip, pretrained=tag)
+    try:
+        with _fetching(): return open_clip.create_model(clip, pretrained=tag)
     except Exception as e:
         raise InputError(f'the weights {tag!r} of {clip} should be in the cache or on the network, '
                          f'got {type(e).__name__}. {_fetch_hint(clip, tag)}') from None
@@ -304,6 +322,8 @@ def text_embeddings(
         except Exception: path.unlink(missing_ok=True)  # damaged: made again below
     tokenizer = get_tokenizer(clip)
     text = encode_text(load_clip(clip, weights), tokenizer, texts)
-    if path:
-        with atomic_path(path) as tmp: save_file({'text': text.contiguous()}, tmp)
+    try:
+        if path:
+            with atomic_path(path) as tmp: save_file({'text': text.contiguous()}, tmp)
+    except OSError as e: warnings.warn(f'text embeddings are not cached: {path.parent} cannot be written ({e})', stacklevel=2)
     return text

@@ -8,7 +8,6 @@ Docs: https://otseg.github.io/otseg/predict.html.md"""
 __all__ = ['load_photograph', 'Segmentation', 'Segmenter']
 
 # %% ../nbs/15_predict.ipynb #9c0648f8
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from .core import InputError, atomic_path, check
 from .evaluate import predict_labels, predict_probs
 from .model import OTSeg
 from .recipes import Recipe, recipe_from_dict
-from .vocab import Vocab, fill_templates, load_templates, load_vocab, vocab_of
+from .vocab import Vocab, fill_templates, vocab_of
 
 # %% ../nbs/15_predict.ipynb #3195f125
 def load_photograph(
@@ -40,13 +39,17 @@ def load_photograph(
         try:
             source = Image.open(name)
             source.load()
-        except Exception as e: raise InputError(f'{name} should be a whole picture, got one that does not decode ({e}). Restore it from its source.') from None
+        except Exception as e:
+            raise InputError(f'{name} should be a whole picture, got one that does not decode ({e}). '
+                             'Restore it from its source.') from None
     if isinstance(source, Tensor): source = source.cpu().numpy()
     if isinstance(source, np.ndarray):
-        check(source.ndim == 2 or source.ndim == 3 and source.shape[-1] in (1, 3, 4), f'{name} should be (H, W), (H, W, 3) or (H, W, 4)', source.shape)
+        check(source.ndim == 2 or source.ndim == 3 and source.shape[-1] in (1, 3, 4),
+              f'{name} should be (H, W), (H, W, 3) or (H, W, 4)', source.shape)
         if source.dtype == np.uint16: source = (source >> 8).astype(np.uint8)
         elif source.dtype.kind == 'f':
-            check(np.isfinite(source).all() and source.min() >= 0 and source.max() <= 1, f'{name} with float values should lie in 0..1', f'{source.min():.3g}..{source.max():.3g}')
+            check(np.isfinite(source).all() and source.min() >= 0 and source.max() <= 1,
+                  f'{name} with float values should lie in 0..1', f'{source.min():.3g}..{source.max():.3g}')
             source = (source * 255).round().astype(np.uint8)
         check(source.dtype == np.uint8, f'{name} should hold uint8, uint16 or float', source.dtype)
         source = Image.fromarray(source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source)
@@ -66,9 +69,9 @@ class Segmentation:
     "A class for every pixel, and what each text prompt saw"
     image: UInt8[np.ndarray, "H W 3"]      # The picture, upright
     labels: Int[np.ndarray, "H W"]         # Index into `classes`
-    vocab: Vocab                           # Classes asked for, with colours and templates; unseen = never had a pixel label in training
+    vocab: Vocab                           # Classes asked for, colours and templates; unseen = no labels in training
     maps: Float[Tensor, "k h w"]           # Scores at working size
-    prompt_maps: Float[Tensor, "k n h w"]  # Share of each text prompt in the score map (MPS path), on the token grid of the whole picture
+    prompt_maps: Float[Tensor, "k n h w"]  # Share of each text prompt in the score map, on the picture's token grid
     decoder_prompt_maps: tuple             # The same for each decoder layer
 
     @property
@@ -79,7 +82,7 @@ class Segmentation:
 
     @cached_property
     def probs(self) -> Float[Tensor, "k H W"]:
-        "Scores at the picture's size: mask probabilities less the seen penalty; classes are asked one by one, so they need not add up to 1"
+        "Scores at the picture's size: mask probabilities less the seen penalty; they need not add up to 1"
         return F.interpolate(self.maps[None], size=self.labels.shape, mode='bilinear', align_corners=False)[0]
 
     def areas(self) -> dict[str, float]:
@@ -115,7 +118,8 @@ class Segmenter:
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.model, self.vocab = model.eval().to(self.device), vocab
         size = model.config.image_size or 512
-        self.recipe = recipe or Recipe(image_size=size, stride=max(1, size * 5 // 6), resize=(4 * size, size), min_side=size, model=model.config)
+        self.recipe = recipe or Recipe(image_size=size, stride=max(1, size * 5 // 6), resize=(4 * size, size),
+                                       min_side=size, model=model.config)
 
     @classmethod
     def from_pretrained(cls,
@@ -132,7 +136,8 @@ class Segmenter:
     def class_vocab(self, classes, templates=None) -> Vocab:
         "The classes asked for as a vocabulary: those without labels in training are unseen"
         if classes is None:
-            check(self.vocab is not None, '`classes` should be given', 'none, and the checkpoint names none', 'Pass a list of names.')
+            check(self.vocab is not None, '`classes` should be given', 'none, and the checkpoint names none',
+                  'Pass a list of names.')
             return self.vocab if templates is None else self.vocab.with_(templates=templates)
         templates = templates or (self.vocab.templates if self.vocab else '6')
         asked = vocab_of(classes, templates=templates)
@@ -145,7 +150,8 @@ class Segmenter:
     def text(self, vocab: Vocab) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary, cached on disk"
         c = self.model.config
-        return text_embeddings(fill_templates(vocab.names, vocab.templates), c.clip, c.text_weights or c.weights).to(self.device)
+        texts = fill_templates(vocab.names, vocab.templates)
+        return text_embeddings(texts, c.clip, c.text_weights or c.weights).to(self.device)
 
     @torch.no_grad()
     def predict(self,
@@ -159,19 +165,25 @@ class Segmenter:
     ) -> Segmentation | list[Segmentation]:
         "Segment a picture"
         vocab = self.class_vocab(classes, templates)
-        if isinstance(image, (list, tuple)): return [self.predict(x, classes, templates, size=size, blend=blend, seen_penalty=seen_penalty) for x in image]
+        if isinstance(image, (list, tuple)):
+            options = dict(size=size, blend=blend, seen_penalty=seen_penalty)
+            return [self.predict(x, classes, templates, **options) for x in image]
         picture, r = load_photograph(image), self.recipe
         prepare = (r if size is None else replace(r, resize=(10**6, size), min_side=None)).eval_transform()
         x = prepare(torch.from_numpy(picture).permute(2, 0, 1))[None].to(self.device)
         text, seen = self.text(vocab), vocab.seen if vocab.unseen else None
-        probs = predict_probs(self.model, x, text, window=r.image_size, stride=r.stride, blend=r.blend if blend is None else blend, seen=seen,
+        probs = predict_probs(self.model, x, text, window=r.image_size, stride=r.stride,
+                              blend=r.blend if blend is None else blend, seen=seen,
                               seen_penalty=r.seen_penalty if seen_penalty is None else seen_penalty)
         whole = self.model(_fit_side(x, 2 * r.image_size), text)
         labels = predict_labels(probs, picture.shape[:2])[0].cpu().numpy()
-        return Segmentation(picture, labels, vocab, probs[0].cpu(), whole.score_prompt_maps[0].cpu(), tuple(m[0].cpu() for m in whole.decoder_prompt_maps))
+        return Segmentation(picture, labels, vocab, probs[0].cpu(), whole.score_prompt_maps[0].cpu(),
+                            tuple(m[0].cpu() for m in whole.decoder_prompt_maps))
 
+# %% ../nbs/15_predict.ipynb #443760b2
 def _fit_side(x, limit):
-    "Shrink a picture whose long side exceeds `limit`: prompt maps are computed on the whole picture at once"
+    "Shrink a picture whose long side exceeds `limit`"
     h, w = x.shape[-2:]
     scale = limit / max(h, w)
-    return x if scale >= 1 else F.interpolate(x, size=(max(1, round(h * scale)), max(1, round(w * scale))), mode='bilinear', antialias=True)
+    if scale >= 1: return x
+    return F.interpolate(x, size=(max(1, round(h * scale)), max(1, round(w * scale))), mode='bilinear', antialias=True)

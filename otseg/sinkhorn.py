@@ -101,9 +101,8 @@ def sinkhorn(
         plan = rearrange((k + u[:, None] + v[:, :, None]).exp(), 'b n m -> b m n')
         converged = torch.ones_like(err, dtype=torch.bool) if tol is None else err <= tol
         if tol is not None and not converged.all():
-            warnings.warn(f'{int((~converged).sum())} of {size} transport problems stopped after {max_iter} iterations '
-                          f'with a marginal error of {float(err.max()):.1e} (asked: {tol:.0e}). '
-                          'Raise `max_iter`, `eps` or `tol`.', stacklevel=2)
+            warnings.warn(f'some transport problems stopped after {max_iter} iterations with a marginal error above '
+                          f'{tol:.0e} (see `err` of the result). Raise `max_iter`, `eps` or `tol`.', stacklevel=2)
         return SinkhornOutput(plan, eps * (u - top[:, 0]), eps * v, err, n_iter, converged)
 
 # %% ../nbs/01_sinkhorn.ipynb #c55e048a

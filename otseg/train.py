@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/train.html.md"""
 __all__ = ['USAGE', 'recipe_text', 'forward_loss', 'RunResult', 'fit', 'parse_options', 'main']
 
 # %% ../nbs/14_train.ipynb #b1dd93ba
-import sys
+import os, sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +103,8 @@ def fit(
     sampler = StepSampler(len(dataset), recipe.batch_size, recipe.steps, seed=recipe.seed, start=start,
                           rank=accelerator.process_index, processes=accelerator.num_processes,
                           accumulate=recipe.accumulate)
-    batches = _batches(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=recipe.workers))
+    workers = min(recipe.workers, os.cpu_count() or 1)
+    batches = _batches(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
     model = _start_from(recipe, vocab)
     text = recipe_text(recipe, vocab)[list(recipe.train_classes(vocab))].to(accelerator.device)
     optimizer = torch.optim.AdamW(model.parameter_groups(recipe.lr, recipe.weight_decay, recipe.norm_weight_decay))
@@ -165,8 +166,8 @@ def _step(accelerator, model, optimizer, batches, text, recipe, vocab, step):
     values = dict(zip(total, (summed[1:] / masks).tolist()))
     keys = [k for b in batches for k in b['key']]
     if not torch.isfinite(torch.tensor(values['loss'])):
-        raise RuntimeError(f'the loss is {values["loss"]} at step {step}, on {", ".join(keys)}. The newest checkpoint is '
-                           'from before it: lower the learning rate, or look at these pictures.')
+        raise RuntimeError(f'the loss is {values["loss"]} at step {step}, on {", ".join(keys)}. The newest checkpoint '
+                           'is from before it: lower the learning rate, or look at these pictures.')
     optimizer.step()
     return values | dict(lr=lr)
 
