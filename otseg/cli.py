@@ -18,13 +18,13 @@ from fastcore.script import call_parse
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from .checkpoint import find_checkpoint, load_checkpoint, load_official, save_checkpoint
+from .checkpoint import find_checkpoint, load_official, save_checkpoint
 from .core import atomic_path, check, command
 from .data import collate, load_dataset
 from .evaluate import evaluate as evaluate_model
 from .predict import Segmenter
 from .recipes import get_recipe
-from .train import main as train
+from .train import main as train  # noqa: F401  # the command otseg-train
 from .vocab import load_vocab
 from .viz import overlay, plot_demo, plot_prompt_maps
 
@@ -41,7 +41,8 @@ def _write_json(value, path: Path) -> Path:
 def _fresh(paths, overwrite: bool):
     "Refuse to replace earlier results unless asked to"
     there = [p for p in paths if Path(p).exists()]
-    check(overwrite or not there, f'{there[0] if there else ""} should not exist yet', 'an earlier result', 'Choose another --output, or pass --overwrite.')
+    check(overwrite or not there, f'{there[0] if there else ""} should not exist yet', 'an earlier result',
+          'Choose another --output, or pass --overwrite.')
 
 # %% ../nbs/17_cli.ipynb #6626ae11
 @call_parse
@@ -60,16 +61,19 @@ def demo(
     check(recipe.dataset == 'toy', f'{checkpoint} should be trained on the toy world', recipe.dataset)
     data = load_dataset('toy', split='val', n=scenes, transform=recipe.eval_transform())
     text = seg.text(vocab)
-    scores = evaluate_model(seg.model, DataLoader(data, batch_size=8, collate_fn=collate), text, vocab, progress=True, window=recipe.image_size,
-                            stride=recipe.stride, blend=recipe.blend, seen_penalty=recipe.seen_penalty)
+    scores = evaluate_model(seg.model, DataLoader(data, batch_size=8, collate_fn=collate), text, vocab, progress=True,
+                            window=recipe.image_size, stride=recipe.stride, blend=recipe.blend,
+                            seen_penalty=recipe.seen_penalty)
     rows, maps = _demo_figure(seg, data, seed)
     note = f'Toy world, validation split, {scenes} scenes: {scores}. Unseen classes never had a pixel label.'
     folder = Path(output)
     figure = _save_figure(plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note), folder/'demo.png')
-    _write_json(scores.to_dict(vocab.names) | dict(data=f'toy val, {scenes} scenes', checkpoint=checkpoint), folder/'scores.json')
-    print(f'{len(vocab.seen)} seen and {len(vocab.unseen)} unseen classes ({", ".join(vocab.unseen_names)}), {scenes} validation scenes')
+    record = scores.to_dict(vocab.names) | dict(data=f'toy val, {scenes} scenes', checkpoint=checkpoint)
+    written = _write_json(record, folder/'scores.json')
+    print(f'{len(vocab.seen)} seen and {len(vocab.unseen)} unseen classes ({", ".join(vocab.unseen_names)}), '
+          f'{scenes} validation scenes')
     print(scores)
-    print(f'figure: {figure.resolve()}\nscores: {(folder/"scores.json").resolve()}\n{time.perf_counter() - began:.0f} s')
+    print(f'figure: {figure.resolve()}\nscores: {written.resolve()}\n{time.perf_counter() - began:.0f} s')
 
 # %% ../nbs/17_cli.ipynb #43b73a5d
 def _demo_figure(seg, data, seed: int, n: int=4):
@@ -85,8 +89,9 @@ def _demo_figure(seg, data, seed: int, n: int=4):
         for group, members in ((True, vocab.unseen), (False, [c for c in vocab.seen if c < 20])):
             c = max(members, key=lambda c: int(area[c]))
             if int(area[c]) > best.get(group, (0,))[0]:
-                best[group] = (int(area[c]), dict(image=s.image, prompt_maps=s.prompt_maps[c], text_prompts=s.text_prompts, class_name=vocab.names[c],
-                                                 unseen=group, outline=s.labels == c))
+                best[group] = (int(area[c]), dict(image=s.image, prompt_maps=s.prompt_maps[c],
+                                                  text_prompts=s.text_prompts, class_name=vocab.names[c],
+                                                  unseen=group, outline=s.labels == c))
         if len(rows) == n: break
     return rows, [best[g][1] for g in (False, True) if g in best]
 
@@ -105,8 +110,8 @@ def evaluate(
     stride: int=None,             # Step between windows; None = the recipe's
     n: int=None,                  # Toy world only: scenes
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
-    cross: bool=False,      # The data has other classes than training had
-    overwrite: bool=False,  # Replace an earlier result
+    cross: bool=False,            # The data has other classes than training had
+    overwrite: bool=False,        # Replace an earlier result
 ):
     "Score a checkpoint: per-class IoU, mIoU(S), mIoU(U), hIoU"
     if output: _fresh([output], overwrite)
@@ -116,13 +121,21 @@ def evaluate(
     ds = load_dataset(name, None if name == 'toy' else data, split or r.eval_split, r.eval_transform(), n=n)
     vocab = ds.vocab
     if cross: vocab = seg.class_vocab(list(vocab.names), list(vocab.templates))
-    else: check(seg.vocab is None or seg.vocab.names == vocab.names, f'{checkpoint} should be trained on the classes of {vocab.name}', seg.vocab and f'{seg.vocab.name} ({len(seg.vocab)} classes)',
-                'Pass --cross to score it on classes that it was not trained on.')
-    scores = evaluate_model(seg.model, DataLoader(ds, batch_size=1, collate_fn=collate), seg.text(vocab), vocab, progress=True, window=window or r.image_size,
-                            stride=stride or min(r.stride, window or r.stride), blend=r.blend if blend is None else blend, seen_penalty=r.seen_penalty if seen_penalty is None else seen_penalty)
+    else:
+        check(seg.vocab is None or seg.vocab.names == vocab.names,
+              f'{checkpoint} should be trained on the classes of {vocab.name}',
+              seg.vocab and f'{seg.vocab.name} ({len(seg.vocab)} classes)',
+              'Pass --cross to score it on classes that it was not trained on.')
+    scores = evaluate_model(seg.model, DataLoader(ds, batch_size=1, collate_fn=collate), seg.text(vocab), vocab,
+                            progress=True, window=window or r.image_size,
+                            stride=stride or min(r.stride, window or r.stride),
+                            blend=r.blend if blend is None else blend,
+                            seen_penalty=r.seen_penalty if seen_penalty is None else seen_penalty)
     print(scores.table(vocab.names))
     print(scores)
-    if output: print('scores:', _write_json(scores.to_dict(vocab.names) | dict(data=ds.source, pictures=len(ds), checkpoint=str(find_checkpoint(checkpoint))), Path(output)))
+    if output:
+        record = dict(data=ds.source, pictures=len(ds), checkpoint=str(find_checkpoint(checkpoint)))
+        print('scores:', _write_json(scores.to_dict(vocab.names) | record, Path(output)))
 
 # %% ../nbs/17_cli.ipynb #33a7c0f3
 @call_parse
@@ -136,12 +149,13 @@ def predict(
     size: int=None,               # Short side that photographs are resized to; None = as in training
     blend: float=None,            # 1 decoder, 0 score map; None = as in training
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
-    overwrite: bool=False,  # Replace earlier results
+    overwrite: bool=False,        # Replace earlier results
 ):
     "Segment photographs into any classes"
     photos, folder = [Path(p) for p in ([photos] if isinstance(photos, (str, Path)) else photos)], Path(output)
     for p in photos: check(p.is_file(), f'{p} should be a photograph', 'no such file')
-    check(len({p.stem for p in photos}) == len(photos), 'photographs should have different names', [p.name for p in photos], 'Results are named after them.')
+    check(len({p.stem for p in photos}) == len(photos), 'photographs should have different names',
+          [p.name for p in photos], 'Results are named after them.')
     _fresh([folder/f'{p.stem}{tail}' for p in photos for tail in ('_mask.png', '.json')], overwrite)
     seg = Segmenter.from_pretrained(checkpoint, weights=weights)
     vocab = seg.class_vocab(classes)
@@ -153,10 +167,15 @@ def predict(
         top = show or next(iter(areas))
         i = vocab.names.index(top)
         mask = s.save_mask(folder/f'{p.stem}_mask.png')
-        with atomic_path(folder/f'{p.stem}_overlay.png') as tmp: Image.fromarray(overlay(s.image, s.labels, vocab.palette)).save(tmp, format='PNG')
-        _save_figure(plot_prompt_maps(s.image, s.prompt_maps[i], s.text_prompts, top, unseen=i in vocab.unseen, outline=s.labels == i), folder/f'{p.stem}_prompts.png')
-        _write_json(dict(picture=p.name, size=list(s.labels.shape), classes=s.classes, unseen=list(vocab.unseen_names), areas=areas), folder/f'{p.stem}.json')
-        print(f'{p.name}: {", ".join(f"{n} {a:.1%}" for n, a in areas.items() if a >= .001)} -> {mask.parent/p.stem}_*.png')
+        with atomic_path(folder/f'{p.stem}_overlay.png') as tmp:
+            Image.fromarray(overlay(s.image, s.labels, vocab.palette)).save(tmp, format='PNG')
+        figure = plot_prompt_maps(s.image, s.prompt_maps[i], s.text_prompts, top, unseen=i in vocab.unseen,
+                                  outline=s.labels == i)
+        _save_figure(figure, folder/f'{p.stem}_prompts.png')
+        _write_json(dict(picture=p.name, size=list(s.labels.shape), classes=s.classes,
+                         unseen=list(vocab.unseen_names), areas=areas), folder/f'{p.stem}.json')
+        shares = ', '.join(f'{n} {a:.1%}' for n, a in areas.items() if a >= .001)
+        print(f'{p.name}: {shares} -> {mask.parent/p.stem}_*.png')
 
 # %% ../nbs/17_cli.ipynb #f76b06f1
 @call_parse
@@ -164,16 +183,19 @@ def predict(
 def convert(
     checkpoint: str,              # File in the authors' layout
     output: str,                  # Folder for our checkpoint
-    recipe: str='voc12-inductive', # What it was trained as
+    recipe: str='voc12-inductive',  # What it was trained as
     heads: int=None,              # Attention heads of the image encoder; None = width // 64
 ):
     "Turn a checkpoint of the published code into ours: no pickle, no dead parameters"
     r = get_recipe(recipe)
-    check(not Path(output).exists() or not any(Path(output).iterdir()), f'{output} should be empty or absent', 'a folder that holds something', 'Choose another folder.')
+    check(not Path(output).exists() or not any(Path(output).iterdir()), f'{output} should be empty or absent',
+          'a folder that holds something', 'Choose another folder.')
     model = load_official(checkpoint, heads)
     vocab = None if r.dataset == 'folder' else load_vocab(dict(camvid='camvid11').get(r.dataset, r.dataset))
-    stored = replace(r, image_size=model.config.image_size, stride=min(r.stride, model.config.image_size), model=model.config)
+    size = model.config.image_size
+    stored = replace(r, image_size=size, stride=min(r.stride, size), model=model.config)
     save_checkpoint(model, output, vocab=vocab, info=dict(recipe=stored.to_dict(), converted=Path(checkpoint).name))
     report = model.import_report
-    print(f'mapped {len(report["mapped"])} tensors; dropped {len(report["dropped"])} ({report["dropped_parameters"]:,} parameters that take part in nothing); '
-          f'ignored {len(report["ignored"])}{": " + ", ".join(report["ignored"][:5]) if report["ignored"] else ""}\nsaved in {output}')
+    print(f'mapped {len(report["mapped"])} tensors; dropped {len(report["dropped"])} '
+          f'({report["dropped_parameters"]:,} parameters that take part in nothing); ignored {len(report["ignored"])}'
+          f'{": " + ", ".join(report["ignored"][:5]) if report["ignored"] else ""}\nsaved in {output}')

@@ -67,8 +67,7 @@ def _fetch_hint(clip, tag) -> str:
     "Which file to fetch, and how to name it, when a tag cannot be downloaded"
     cfg = open_clip.get_pretrained_cfg(clip, tag) or {}
     source = cfg.get('url') or f"https://huggingface.co/{cfg.get('hf_hub', '').rstrip('/')}"
-    return (f'On a machine with network, fetch {source} and give its path as the weights (--weights FILE), '
-            f'or put it in {Path.home()/".cache"/"clip"}.')
+    return f'On a machine with network, fetch {source} and give the path of the file as the weights (--weights FILE).'
 
 # %% ../nbs/04_clip.ipynb #1cdf2af2
 def weights_id(
@@ -325,5 +324,6 @@ def text_embeddings(
     try:
         if path:
             with atomic_path(path) as tmp: save_file({'text': text.contiguous()}, tmp)
-    except OSError as e: warnings.warn(f'text embeddings are not cached: {path.parent} cannot be written ({e})', stacklevel=2)
+    except OSError as e:
+        warnings.warn(f'text embeddings are not cached: {path.parent} cannot be written ({e})', stacklevel=2)
     return text
