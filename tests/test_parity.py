@@ -1,4 +1,4 @@
-"""The published implementation's numbers, reproduced from the equations (needs the golden files; skips without them)."""
+"""The published numbers, reproduced from the equations (needs the golden files; skips without them)."""
 import json
 
 import pytest
@@ -38,7 +38,8 @@ def test_layers(golden):
     meta, model, _, h = golden
     with torch.no_grad(): out = run_head(meta, model, h)
     assert len(out.decoder_prompt_maps) == meta["decoder_layers"]
-    for i, maps in enumerate(out.decoder_prompt_maps): assert relative(maps.sum(2).flatten(2), h[f"layer{i}.attn"]) < 2e-3
+    for i, maps in enumerate(out.decoder_prompt_maps):
+        assert relative(maps.sum(2).flatten(2), h[f"layer{i}.attn"]) < 2e-3
 
 
 def test_logits(golden):
@@ -46,7 +47,8 @@ def test_logits(golden):
     with torch.no_grad(): out = run_head(meta, model, h)
     assert relative(out.decoder_logits, h["decoder_logits"]) < 2e-3
     assert relative(out.score_logits, h["score_logits"]) < 2e-3
-    for probs, want in ((out.mask_probs(seen=meta["seen"], seen_penalty=meta["seen_calibration"]), h["pred_inductive"]), (out.mask_probs(), h["pred_transductive"])):
+    inductive = out.mask_probs(seen=meta["seen"], seen_penalty=meta["seen_calibration"])
+    for probs, want in ((inductive, h["pred_inductive"]), (out.mask_probs(), h["pred_transductive"])):
         assert relative(probs, want) < 2e-3
         assert (probs.argmax(1) == want.argmax(1)).float().mean() >= 0.9999
 
