@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .clip import ImageEncoder, build_visual, load_clip
-from .core import CLIP_MEAN, CLIP_STD, check, l2_normalize, unknown_name
+from .core import CLIP_MEAN, CLIP_STD, check, l2_normalize, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import prompt_plan, prompt_scores
 
@@ -94,6 +94,7 @@ class OTSegConfig:
     def __post_init__(self):
         if self.attention not in ATTENTION: raise unknown_name('attention', self.attention, ATTENTION)
         check(self.eps > 0, '`eps` should be positive', self.eps)
+        if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
         self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)
 
     @property

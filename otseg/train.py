@@ -9,6 +9,7 @@ __all__ = ['USAGE', 'recipe_text', 'forward_loss', 'RunResult', 'fit', 'parse_op
 
 # %% ../nbs/14_train.ipynb #b1dd93ba
 import os, sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -152,8 +153,7 @@ def _step(accelerator, model, optimizer, batches, text, recipe, vocab, step):
     for j, batch in enumerate(batches):
         torch.manual_seed(mix_seed(recipe.seed, 2, step, accelerator.process_index * recipe.accumulate + j))
         batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        last = j + 1 == len(batches)
-        with accelerator.no_sync(model) if not last else accelerator.autocast(), accelerator.autocast():
+        with nullcontext() if j + 1 == len(batches) else accelerator.no_sync(model), accelerator.autocast():
             terms, n = forward_loss(model, batch, text, recipe, vocab)
             accelerator.backward(terms['loss'])
         masks += n
