@@ -17,8 +17,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, build_visual, load_clip
-from .core import CLIP_MEAN, CLIP_STD, check, l2_normalize, read_json, unknown_name
+from .clip import ImageEncoder, build_visual, clip_config, load_clip
+from .core import check, l2_normalize, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import prompt_plan, prompt_scores
 
@@ -88,14 +88,16 @@ class OTSegConfig:
     init: str = 'published'                 # "aligned" starts from CLIP's own alignment
     dropout: float = 0.1                    # Visual prompts, attention weights, decoder
     ffn_dim: int | None = None              # Feed-forward size of the decoder; None = 4 d
-    image_mean: tuple = CLIP_MEAN           # Mean of the pictures the model expects, per channel in 0..1
-    image_std: tuple = CLIP_STD             # Their standard deviation
+    image_mean: tuple | None = None         # Mean of the pictures it expects, per channel in 0..1; None = the CLIP's own
+    image_std: tuple | None = None          # Their standard deviation; None = the CLIP's own
 
     def __post_init__(self):
         if self.attention not in ATTENTION: raise unknown_name('attention', self.attention, ATTENTION)
         check(self.eps > 0, '`eps` should be positive', self.eps)
         if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
-        self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)
+        own = clip_config(self.clip)
+        self.image_mean = tuple(self.image_mean or own['image_mean'])
+        self.image_std = tuple(self.image_std or own['image_std'])
 
     @property
     def attention_kwargs(self) -> dict:

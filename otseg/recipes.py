@@ -187,6 +187,8 @@ def override(
         if name not in known: raise unknown_name('option', name, sorted(set(known)))
         if name in own: outer[name] = _coerce(name, value, own[name])
         else: model[name] = _coerce(name, value, inner[name])
+    own_statistics = recipe.model.image_mean == replace(recipe.model, image_mean=None).image_mean
+    if 'clip' in model and own_statistics: model = dict(image_mean=None, image_std=None) | model
     return replace(recipe, model=replace(recipe.model, **model), **outer, **_follow(recipe, outer))
 
 # %% ../nbs/13_recipes.ipynb #ca1f358d
