@@ -109,7 +109,8 @@ def read_json(
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
     try: return json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
 
 # %% ../nbs/00_core.ipynb #ebd33265
 @contextmanager
