@@ -1,0 +1,634 @@
+"The commands as a user runs them: the whole way from pictures to segmented photographs, and every mistake on that way"
+import contextlib
+import io
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from otseg.runs import StepSampler
+
+os.environ.setdefault('MPLBACKEND', 'Agg')
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+              pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
+
+COMMANDS = {'otseg-train': 'train', 'otseg-eval': 'evaluate', 'otseg-predict': 'predict', 'otseg-demo': 'demo',
+            'otseg-convert': 'convert'}
+NAMES = ['cat', 'dog', 'sky', 'road']                  # dog is unseen
+WORDS = sorted({'a', 'photo', 'of', 'portrait', 'part', 'segment', 'small', 'medium', 'water', 'tree', *NAMES})
+TINY = dict(model_cfg=dict(embed_dim=16, quick_gelu=True,
+                           vision_cfg=dict(image_size=32, patch_size=8, width=24, head_width=12, layers=2),
+                           text_cfg=dict(context_length=8, vocab_size=len(WORDS) + 3, width=24, heads=2, layers=1)),
+            words=WORDS)
+OPTIONS = ('--clip tiny.json --weights random --image_size 32 --steps 2 --batch_size 2 --workers 0 --save_every 1 '
+           '--vpt_tokens 2').split()
+TRAIN = ['otseg-train', 'folder-inductive', *OPTIONS]
+EVAL = ['otseg-eval', 'run', '--data', 'data']
+FILES = ('', '/config.json', '/model.safetensors', '/trainer.pt')  # of a checkpoint that can be resumed
+# the order in which a run of four pictures reads them: the first of them in step 0, the last in step 1
+ORDER = StepSampler(4, 2, 2, seed=0).epoch(0)
+FIRST, LAST = f'{ORDER[0]}', f'{ORDER[-1]}'
+
+
+def defect(reason): return pytest.mark.xfail(strict=True, reason=reason)
+
+
+# running
+
+def shell(*argv) -> tuple[int, str, str]:
+    "Exit code, stdout and stderr of the console script, run in this process (importing torch takes seconds)"
+    name, *argv = map(str, argv)
+    script = Path('.scripts')/name
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name]}\n'
+                      f'if __name__ == "__main__": sys.exit({COMMANDS[name]}())\n')
+    out, err, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
+    sys.argv = [str(script), *argv]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(str(script), run_name='__main__')
+    except SystemExit as e: code = e.code or 0
+    finally:
+        sys.argv = before
+        shutil.rmtree(script.parent)
+    return code, out.getvalue(), err.getvalue()
+
+
+def process(*argv) -> tuple[int, str, str]:
+    "The same in a process of its own: the installed script, and `python -m otseg.train` for training"
+    name, *argv = map(str, argv)
+    script = Path(sys.executable).with_name(name)
+    run = [sys.executable, '-m', 'otseg.train'] if name == 'otseg-train' else [str(script)]
+    if name != 'otseg-train' and not script.is_file(): pytest.skip(f'{name} is not installed beside this Python')
+    env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg', HF_HUB_OFFLINE='1')
+    got = subprocess.run([*run, *argv], capture_output=True, text=True, env=env, timeout=300)
+    return got.returncode, got.stdout, got.stderr
+
+
+def tree(folder='.') -> dict[str, bytes | None]:
+    "Every file with its bytes, every folder with None"
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None
+            for p in sorted(Path(folder).rglob('*')) if '__pycache__' not in p.parts}
+
+
+def refused(*argv, says, run=shell, within=None) -> str:
+    "The command ends with exit code 2 and one plain line, and not a byte on the disk has changed"
+    before = tree()
+    code, out, err = run(*argv)
+    assert 'Traceback' not in err, err
+    assert code == 2, (code, out, err)
+    lines = [line for line in err.split('\n') if line]
+    assert lines[-1].startswith('error: '), err
+    assert sum('error: ' in line for line in lines) == 1
+    for word in [says] if isinstance(says, str) else says: assert word in lines[-1], lines[-1]
+    if run is shell and within is None: assert len(lines) == 1 and not out, (out, err)
+    after = tree()
+    assert {k for k in before if before[k] != after.get(k)} == set() and after.keys() - before.keys() == set()
+    return lines[-1]
+
+
+def misused(*argv, says):
+    "The options themselves are wrong, which argparse says: its usage, an error, exit code 2"
+    before = tree()
+    code, out, err = shell(*argv)
+    assert code == 2 and says in err and 'Traceback' not in err, (code, err)
+    assert tree() == before
+
+
+# a small world
+
+def picture(path, size=(48, 40), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def mask(path, values, size=(48, 40)):
+    "Vertical stripes of the values"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.asarray(values, np.uint8)[np.arange(size[0]) * len(values) // size[0]]
+    Image.fromarray(np.broadcast_to(stripes, size[::-1]).copy()).save(path)
+
+
+def data_set(root, names, unseen, val=2, train=4):
+    for split, n in dict(train=train, val=val).items():
+        for i in range(n):
+            size = (48, 40) if i % 2 else (40, 56)
+            picture(root/'images'/split/f'{i}.jpg', size, seed=i)
+            mask(root/'masks'/split/f'{i}.png', [*range(len(names)), 255], size)
+    (root/'dataset.json').write_text(json.dumps(dict(names=names, unseen=unseen)))
+
+
+@contextlib.contextmanager
+def inside(folder):
+    before = os.getcwd()
+    os.chdir(folder)
+    try: yield folder
+    finally: os.chdir(before)
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    "A folder with a data set, another of other classes, photographs, a tiny CLIP and a run of two steps"
+    folder = tmp_path_factory.mktemp('world')
+    data_set(folder/'data', NAMES, ['dog'])
+    data_set(folder/'other', ['water', 'sky', 'tree'], ['water'])
+    (folder/'tiny.json').write_text(json.dumps(TINY))
+    picture(folder/'portrait.jpg', (40, 60)); picture(folder/'landscape.png', (70, 36))
+    (folder/'text.jpg').write_text('no picture')
+    (folder/'cut.jpg').write_bytes((folder/'portrait.jpg').read_bytes()[:900])
+    with inside(folder): code, out, err = shell(*TRAIN, '--data', 'data', '--output', 'run')
+    assert code == 0, err
+    return folder
+
+
+@pytest.fixture
+def world(base, tmp_path, monkeypatch):
+    "A copy of `base` to damage; the working directory"
+    folder = tmp_path/'world'
+    shutil.copytree(base, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('OTSEG_CACHE', str(folder/'cache'))  # so that a cached file would be noticed as well
+    return folder
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    "Models this small only wait for each other's threads"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(*more, recipe='folder-inductive', data='data', output='new'):
+    return ['otseg-train', recipe, *OPTIONS, '--data', data, '--output', output, *more]
+
+
+def ask(*photos, output='new', **more):
+    options = [word for k, v in more.items() for word in (f'--{k}', v)]
+    return ['otseg-predict', *photos, '--checkpoint', 'run', '--output', output, *options]
+
+
+def rows(log): return Path(log).read_text().splitlines()
+
+
+def weights(run='run', step=2):
+    return load_file(f'{run}/checkpoints/step_{step:06d}/model.safetensors')
+
+
+# the way through
+
+def test_train_leaves_a_whole_run(world):
+    assert sorted(tree('run')) == sorted(['recipe.json', 'environment.json', 'log.csv', 'checkpoints'] + [
+        f'checkpoints/step_{i:06d}{f}' for i in (1, 2) for f in FILES])
+    assert len(rows('run/log.csv')) == 3 and rows('run/log.csv')[0].startswith('step,loss,')
+    config = json.loads(Path('run/checkpoints/step_000002/config.json').read_text())
+    assert config['vocab']['names'] == NAMES and config['vocab']['unseen'] == [1]
+    assert config['info']['step'] == 2 and config['info']['recipe']['image_size'] == 32
+    assert not any('.clip.' in k for k in weights())   # the frozen CLIP is not in it
+
+
+def test_resume_of_a_complete_run(world):
+    before = tree('run')
+    code, out, _ = shell(*start('--resume', output='run'))
+    assert code == 0 and 'already complete' in out and 'step_000002' in out
+    assert tree('run') == before
+
+
+def test_resume_of_a_killed_run(world):
+    "The last checkpoint and the log's end are lost: the run ends in the same bits"
+    whole, log = weights(), rows('run/log.csv')
+    shutil.rmtree('run/checkpoints/step_000002')
+    Path('run/log.csv').write_text('\n'.join(log[:2]) + '\n1,0.')  # a line that was being written
+    code, out, _ = shell(*start('--resume', output='run'))
+    assert code == 0 and 'saved in run/checkpoints/step_000002' in out
+    again = weights()
+    assert again.keys() == whole.keys() and all(torch.equal(again[k], whole[k]) for k in whole)
+    seconds = -1
+    assert [r.split(',')[:seconds] for r in rows('run/log.csv')] == [r.split(',')[:seconds] for r in log]
+
+
+def test_resume_without_a_run_starts_one(world):
+    code, out, _ = shell(*start('--resume'))
+    assert code == 0 and all(torch.equal(v, weights()[k]) for k, v in weights('new').items())
+
+
+def test_transductive_run_from_a_checkpoint(world):
+    code, out, err = shell(*start('--start', 'run', recipe='folder-transductive'))
+    assert code == 0 and out.startswith('folder-transductive: loss '), err
+    code, out, err = shell(*start(recipe='folder-supervised', output='all'))
+    assert code == 0 and out.startswith('folder-supervised: loss '), err
+
+
+def test_eval(world):
+    code, out, err = shell(*EVAL, '--output', 'scores/val.json')
+    assert code == 0, err
+    for word in (*NAMES, 'mIoU(S)', 'mIoU(U)', 'hIoU'): assert word in out
+    scores = json.loads(Path('scores/val.json').read_text())
+    assert scores['pictures'] == 2 and 'step_000002' in scores['checkpoint'] and 'val' in scores['data']
+    assert sorted(tree('scores')) == ['val.json']
+    same = shell('otseg-eval', 'run/checkpoints/step_000002', '--data', 'data', '--split', 'val')[1]
+    assert same.splitlines()[:4] == out.splitlines()[:4]             # a run folder means its newest checkpoint
+    refused(*EVAL, '--output', 'scores/val.json', says=['scores/val.json', '--overwrite'])
+    code, out, _ = shell(*EVAL, '--split', 'train', '--output', 'scores/val.json', '--overwrite')
+    assert code == 0 and json.loads(Path('scores/val.json').read_text())['pictures'] == 4
+
+
+def test_eval_of_other_classes(world):
+    refused('otseg-eval', 'run', '--data', 'other', says=['run should be trained on the classes of other', '--cross'])
+    code, out, err = shell('otseg-eval', 'run', '--data', 'other', '--cross')
+    assert code == 0, err
+    table = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    for name in ('water', 'sky', 'tree'): assert name in out
+    assert 'cat' not in table
+
+
+def test_predict(world):
+    photos = ['portrait.jpg', 'landscape.png']
+    code, out, err = shell(*ask(*photos, classes='sky, dog,water', output='out'))
+    assert code == 0, err
+    assert sorted(tree('out')) == sorted(f'{p.split(".")[0]}{t}' for p in photos
+                                         for t in ('_mask.png', '_overlay.png', '_prompts.png', '.json'))
+    for photo in photos:
+        stem, size = photo.split('.')[0], Image.open(photo).size
+        drawn, overlay = Image.open(f'out/{stem}_mask.png'), Image.open(f'out/{stem}_overlay.png')
+        assert drawn.mode == 'P' and drawn.size == overlay.size == size and np.array(drawn).max() < 3
+        assert min(Image.open(f'out/{stem}_prompts.png').size) > 100
+        told = json.loads(Path(f'out/{stem}.json').read_text())  # dog and water had no labels
+        assert told['classes'] == ['sky', 'dog', 'water'] and told['unseen'] == ['dog', 'water']
+        assert told['size'] == [size[1], size[0]] and abs(sum(told['areas'].values()) - 1) < 1e-4
+        share = {n: float((np.array(drawn) == i).mean()) for i, n in enumerate(told['classes'])}
+        assert all(abs(told['areas'][n] - share[n]) < 1e-5 for n in share)
+        assert photo in out
+    refused(*ask(*photos, classes='sky', output='out'), says=['portrait_mask.png', '--overwrite'])
+    code, out, err = shell(*ask(*photos, show='dog', output='out'), '--overwrite')
+    assert code == 0 and json.loads(Path('out/portrait.json').read_text())['classes'] == NAMES, err
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help(world, command):
+    before = tree()
+    code, out, err = shell(command, '--help')
+    assert code == 0 and 'usage: ' in out and '--' in out and not err and tree() == before
+
+
+@pytest.mark.parametrize('command, options', [
+    ('otseg-train', 'tyo --output new'), ('otseg-eval', 'absent --data data --output new.json'),
+    ('otseg-predict', 'absent.jpg --output new'), ('otseg-demo', '--scenes 3 --output new'),
+    ('otseg-convert', 'absent.pth new')])
+def test_in_a_process_of_its_own(world, command, options):
+    "The scripts that are installed end in one line and exit code 2 as well"
+    refused(command, *options.split(), says='', run=process)
+
+
+def test_precision(world):
+    "Half precision trains as well, and the run remembers it"
+    from accelerate.state import AcceleratorState
+    AcceleratorState._reset_state(True)
+    try: code, out, err = shell(*start('--precision', 'bf16'))
+    finally: AcceleratorState._reset_state(True)
+    assert code == 0 and json.loads(Path('new/recipe.json').read_text())['precision'] == 'bf16', err
+    assert all(v.dtype == torch.float32 for v in weights('new').values())
+    loss = lambda run: float(rows(f'{run}/log.csv')[1].split(',')[1])
+    assert 0 < abs(loss('new') / loss('run') - 1) < .02
+
+
+def test_demo(world):
+    "Scores and a figure of the toy world by the checkpoint that ships"
+    from otseg.core import asset_path
+    if not (asset_path('.')/'otseg_toy').is_dir(): pytest.skip('no toy checkpoint in this copy')
+    code, out, err = shell('otseg-demo', '--scenes', '40', '--output', 'new')
+    assert code == 0 and 'hIoU' in out and sorted(tree('new')) == ['demo.png', 'scores.json'], err
+
+
+def test_train_in_a_process_of_its_own(world):
+    "Nothing depends on what this process has imported: the same bits"
+    code, out, err = process(*start())
+    assert code == 0 and 'saved in new/checkpoints/step_000002' in out, err
+    assert all(torch.equal(v, weights()[k]) for k, v in weights('new').items())
+
+
+# mistakes: options
+
+@pytest.mark.parametrize('more, says', [
+    ('--stepz 5', "unknown option 'stepz'. Did you mean 'steps'"),
+    ('--steps', '--steps should be followed by a value'),
+    ('--steps many', "`steps` should be int, got 'many'"),
+    ('--steps 2.5', '`steps` should be int'),
+    ('--steps 0', '`steps` should be positive'),
+    ('--flip yes', '`flip` should be float'),
+    ('--photometric 1', '`photometric` should be bool'),
+    ('--lr nan', '`lr` should be float'),
+    ('--lr -1', '`lr` should be positive'),
+    ('--eps 0', '`eps` should be positive'),
+    ('--attention mpsb', "unknown attention 'mpsb'"),
+    ('--setting zero-shot', "unknown setting 'zero-shot'"),
+    ('--precision fp8', "unknown precision 'fp8'"),
+    ('--templates 7', "unknown template list '7'"),
+    ('--dataset voc13', "unknown data set 'voc13'"),
+    ('--stride 64', '`stride` should be at most the window'),
+    ('--batch_size 3 --accumulate 2', 'should be a multiple of'),
+    ('--vpt_depth 9', '`vpt_depth` should lie in 1..2'),
+    ('--decoder_layers 0', '`n_layers` should be at least 1'),
+    ('--clip absent.json', 'absent.json should be a JSON file'),
+    ('--clip ViT-B-17', "unknown CLIP architecture 'ViT-B-17'"),
+    ('--weights absent.pt', 'weights should be a file: absent.pt'),
+    ('--weights text.jpg', 'text.jpg cannot be read as CLIP weights'),
+    ('--start absent', "got 'absent'"),
+    ('--train_split trian', 'images/trian'),
+    ('extra', 'one recipe should be named'),
+    ('--init alined', "unknown init 'alined'")])
+def test_train_options(world, more, says): refused(*start(*more.split()), says=says)
+
+
+def test_train_unknown_recipe(world):
+    refused('otseg-train', 'voc12-inductve', '--data', 'data', '--output', 'new', says="Did you mean 'voc12-inductive'")
+    refused(*TRAIN, '--data', 'data', says='Add --output FOLDER.')
+    refused(*TRAIN, '--output', 'new', says='Add --data FOLDER.')
+
+
+def test_options_of_the_other_commands(world):
+    for command in (EVAL, ask('portrait.jpg'), ['otseg-demo']):
+        misused(*command, '--colour', 'red', says='unrecognized arguments: --colour red')
+    misused(*EVAL, '--blend', 'half', says="invalid float value: 'half'")
+    misused('otseg-predict', 'portrait.jpg', '--checkpoint', 'run', '--size', '1.5', says="invalid int value: '1.5'")
+    misused('otseg-eval', says='required: checkpoint')
+    misused('otseg-predict', says='required: photos')
+    refused('otseg-eval', 'run', says='Add --data FOLDER.')
+    refused(*EVAL, '--split', 'tset', says='images/tset')
+    refused(*EVAL, '--dataset', 'foldr', says="unknown data set 'foldr'")
+    refused(*EVAL, '--n', '3', says='for the toy world only')
+    scored = [*EVAL, '--output', 'new.json']
+    refused(*scored, '--blend', '2', says='`blend` should lie in 0..1', within='progress')
+    refused(*scored, '--stride', '99', says='`stride` should lie in 1..', within='progress')
+    refused('otseg-demo', '--checkpoint', 'run', says='run should be trained on the toy world')
+
+
+BEYOND = [pytest.param(['--max_iter', '0'], marks=defect('NameError: discard_run is not imported')),
+          ['--scale_range', '(2, 1)'], ['--scale_range', '1'], ['--vpt_tokens', '-1']]
+UNCHECKED = [['--workers', '-1'], ['--dropout', '2'], ['--flip', '3'], ['--weights', 'random:x'],
+             ['--resize', '(1, 2, 3)'], ['--resize', '(0, 0)'], ['--image_mean', '(0., 0.)'], ['--image_std', '(0., 0., 0.)']]
+
+
+@pytest.mark.parametrize('more', BEYOND + [pytest.param(m, marks=defect('not checked')) for m in UNCHECKED], ids=' '.join)
+def test_train_values_out_of_range(world, more): refused(*start(*more), says=more[0][2:], within='progress')
+
+
+# mistakes: files
+
+def test_missing_folders(world):
+    refused(*start(data='absent'), says=['absent', 'such f'])
+    refused('otseg-eval', 'run', '--data', 'absent', says=['absent', 'such f'])
+    shutil.rmtree('data/masks')
+    refused(*start(), says=['data should hold masks in masks/train', 'no such folder'])
+    shutil.rmtree('data/images')
+    refused(*start(), says=['data should hold pictures in images/train', 'no such folder'])
+
+
+def test_split_file_naming_an_absent_picture(world):
+    Path('data/train.txt').write_text('0\n1\nabsent\n')
+    refused(*start(), says=["data/train.txt names 'absent'", 'absent.jpg', '1 of 3 are missing'])
+    Path('data/train.txt').write_text('\n')
+    refused(*start(), says='data/train.txt should name at least one picture')
+    Path('data/train.txt').write_text('0\n1\n')
+    Path('data/masks/train/1.png').unlink()
+    refused(*start(), says='masks/train/1.png should exist')
+
+
+def test_description(world):
+    told = Path('data/dataset.json')
+    for text, says in [
+            ('{"names": ["cat"', 'not valid JSON'),
+            ('["cat"]', 'should be a JSON object'),
+            ('{}', '"names"'),
+            ('{"names": []}', 'a list of at least one class'),
+            ('{"names": ["cat", "dog", "cat"]}', 'class names should differ'),
+            ('{"names": ["cat", ""]}', 'class 1 should have a name'),
+            ('{"names": ["cat", "dog"], "unseen": ["cow"]}', "unknown unseen class 'cow'"),
+            ('{"names": ["cat", "zebra", "sky", "road"]}', "got 'zebra'")]:
+        told.write_text(text)
+        refused(*start(), says=says)
+    told.unlink()
+    refused(*start(), says='data should hold dataset.json')
+    refused(*EVAL, says='data should hold dataset.json')
+
+
+def spoil(what, key, split='train'):
+    "Damage one picture or mask of the data set; returns what the error says"
+    image, drawn = Path(f'data/images/{split}/{key}.jpg'), Path(f'data/masks/{split}/{key}.png')
+    if what == 'mask size':
+        mask(drawn, [0, 1], (41, 57))
+        return [str(drawn), 'should have the size of its picture', '41 x 57']
+    if what == 'label': mask(drawn, [0, 77], Image.open(image).size); return [str(drawn), 'got [77]']
+    if what == 'colour mask': picture(drawn, Image.open(image).size); return [str(drawn), 'mode RGB']
+    image.write_bytes(image.read_bytes()[:900])
+    return [str(image), 'does not decode']
+
+
+SPOILT = ('mask size', 'label', 'colour mask', 'truncated')
+
+
+@pytest.mark.parametrize('what', SPOILT)
+def test_bad_picture_in_the_first_batch(world, what): refused(*start(), says=spoil(what, FIRST), within='progress')
+
+
+@pytest.mark.parametrize('what', SPOILT)
+def test_bad_picture_later(world, what):
+    "What was done before is whole, and the run goes on once the picture is restored"
+    good = tree('data')
+    says = spoil(what, LAST)
+    code, out, err = shell(*start())
+    assert code == 2 and 'Traceback' not in err
+    assert all(word in err.splitlines()[-1] for word in says), err
+    assert sorted(tree('new/checkpoints')) == [f'step_000001{f}' for f in FILES]
+    assert len(rows('new/log.csv')) == 2
+    for name, content in good.items():
+        if content is not None: Path('data', name).write_bytes(content)
+    code, out, err = shell(*start('--resume'))
+    assert code == 0 and all(torch.equal(v, weights()[k]) for k, v in weights('new').items())
+    assert len(rows('new/log.csv')) == 3
+
+
+@defect('NameError: discard_run is not imported')
+def test_bad_picture_before_the_first_checkpoint(world):
+    "Nothing is worth keeping then, and nothing is kept"
+    refused(*start('--save_every', '2'), says=spoil('truncated', LAST), within='progress')
+
+
+@pytest.mark.parametrize('what', SPOILT)
+def test_error_line_stands_alone(world, what):
+    "The line is a line of its own, not the end of a progress bar"
+    says = spoil(what, LAST)
+    last = shell(*start())[2].split('\n')[-2]
+    assert last.startswith('error: ') and all(word in last for word in says), last
+
+
+@pytest.mark.parametrize('key', [FIRST, LAST])
+def test_bad_picture_read_by_a_worker(world, key):
+    says = spoil('truncated', key)
+    code, out, err = shell(*start('--workers', '1'))
+    assert code == 2 and 'Traceback' not in err, err
+    last = err.splitlines()[-1]
+    assert last.startswith('error: data/') and all(word in last for word in says), err
+
+
+@pytest.mark.parametrize('what', SPOILT)
+def test_bad_picture_in_evaluation(world, what):
+    refused(*EVAL, '--output', 'new/scores.json', says=spoil(what, '1', 'val'), within='progress')
+
+
+# mistakes: runs
+
+def test_output_in_use(world):
+    refused(*start(output='run'), says=['run should be empty or absent', '--resume'])
+    Path('notes').mkdir(); Path('notes/mine.txt').write_text('mine')
+    refused(*start(output='notes'), says='notes should be empty or absent')
+    refused(*start('--resume', output='notes'), says='notes should hold a run to resume')
+    refused(*start(output='text.jpg'), says='text.jpg should be a folder')
+
+
+def test_resume_with_another_recipe(world):
+    says = ['should be resumed with its own recipe', 'lr: 0.0002 -> 0.1']
+    refused(*start('--resume', '--lr', '0.1', output='run'), says=says)
+    refused(*start('--resume', '--eps', '0.1', output='run'), says='model.eps: 0.05 -> 0.1')
+    refused(*start('--resume', recipe='folder-supervised', output='run'), says='setting: inductive -> supervised')
+    Path('run/recipe.json').write_text('{"name": "folder')
+    refused(*start('--resume', output='run'), says='recipe.json is not valid JSON')
+    Path('run/recipe.json').write_text('{"name": "folder-inductive"}')
+    refused(*start('--resume', output='run'), says='the stored recipe should fit')
+
+
+@defect('the classes of the data are not compared with those of the run')
+def test_resume_on_other_classes(world):
+    refused(*start('--resume', data='other', output='run'), says=['run', 'other'])
+
+
+def test_start_from_other_classes(world):
+    refused(*start('--start', 'run', recipe='folder-transductive', data='other'), says='run should know the classes of other')
+    other = start('--vpt_tokens', '3', '--start', 'run')
+    refused(*other, says=['run should be a model of the same shape', 'vpt_tokens: 2 there, 3 here'])
+
+
+NEWEST = Path('run/checkpoints/step_000002')
+USES = dict(eval=[*EVAL, '--output', 'new.json'], predict=ask('portrait.jpg'), start=start('--start', 'run'))
+
+
+def truncate(path): path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage(how):
+    "Damage the newest checkpoint; returns what the error says"
+    config, tensors = NEWEST/'config.json', NEWEST/'model.safetensors'
+    text, record = config.read_text(), json.loads(config.read_text())
+    if how == 'truncated': truncate(tensors); return [str(tensors), 'cannot be read']
+    if how == 'no tensors': tensors.unlink(); return str(tensors)
+    said = {'cut config': (text[:-20], 'not valid JSON'),
+            'other format': ('{"format": 99}', 'format 1, got 99'),
+            'other tensors': (json.dumps(record | dict(model=record['model'] | dict(vpt_tokens=3))), 'mismatch'),
+            'other CLIP': (json.dumps(record | dict(clip_fingerprint='0' * 16)), 'should sit on the CLIP weights'),
+            'a list': ('[]', str(config)), 'short': ('{"format": 1}', str(config))}
+    config.write_text(said[how][0])
+    return [str(NEWEST), said[how][1]]
+
+
+@pytest.mark.parametrize('use', USES)
+@pytest.mark.parametrize('how', ['truncated', 'no tensors', 'other tensors', 'other CLIP', 'other format', 'cut config'])
+def test_damaged_checkpoint(world, how, use): refused(*USES[use], says=damage(how))
+
+
+@defect('the content of config.json is not checked')
+@pytest.mark.parametrize('how', ['a list', 'short'])
+def test_checkpoint_with_a_strange_config(world, how): refused(*USES['eval'], says=damage(how))
+
+
+@pytest.mark.parametrize('how', [pytest.param('model.safetensors', marks=defect('SafetensorError')),
+                                 pytest.param('trainer.pt', marks=defect('RuntimeError of torch.load')), 'config.json'])
+def test_resume_from_a_damaged_checkpoint(world, how):
+    truncate(NEWEST/how)
+    refused(*start('--resume', output='run'), says=how)
+
+
+def test_absent_checkpoint(world):
+    for name in ('absent', './absent', 'data', 'text.jpg', '/no/such', 'no/such'):
+        refused('otseg-eval', name, '--data', 'data', says='checkpoint')
+        refused('otseg-predict', 'portrait.jpg', '--checkpoint', name, says='checkpoint')
+    shutil.rmtree('run/checkpoints')
+    refused(*EVAL, says='run should hold a checkpoint')
+
+
+# mistakes: photographs
+
+def test_photographs(world):
+    refused(*ask('absent.jpg'), says='absent.jpg should be a photograph, got no such file')
+    refused(*ask('portrait.jpg', 'data'), says='data should be a photograph')
+    refused(*ask('text.jpg'), says=['text.jpg', 'does not decode'])
+    refused(*ask('cut.jpg'), says=['cut.jpg', 'does not decode'])
+    shutil.copy('portrait.jpg', 'data/portrait.jpg')
+    refused(*ask('portrait.jpg', 'data/portrait.jpg'), says='photographs should have different names')
+
+
+@defect('results are written before all photographs are read')
+def test_one_bad_photograph_among_good_ones(world):
+    refused(*ask('portrait.jpg', 'cut.jpg'), says=['cut.jpg', 'does not decode'])
+
+
+@pytest.mark.parametrize('classes, says', [
+    ('', 'class 0 should have a name'),
+    (',', 'class 0 should have a name'),
+    ('sky,,dog', 'class 1 should have a name'),
+    ('sky,dog,sky', 'class names should differ'),
+    ('sky,Sky', 'class names should differ'),
+    ('zebra', "got 'zebra'")])
+def test_classes(world, classes, says): refused(*ask('portrait.jpg', classes=classes), says=says)
+
+
+def test_predict_options(world):
+    refused(*ask('portrait.jpg', show='water'), says='--show should be one of cat, dog, sky, road, got water')
+    refused(*ask('portrait.jpg', blend='2'), says='`blend` should lie in 0..1')
+
+
+@defect('--size is not checked')
+@pytest.mark.parametrize('size', ['0', '-3'])
+def test_predict_size(world, size): refused(*ask('portrait.jpg', size=size), says='size')
+
+
+@defect('FileExistsError')
+def test_output_that_is_a_file(world):
+    refused('otseg-predict', 'portrait.jpg', '--checkpoint', 'run', '--output', 'text.jpg', says='text.jpg')
+
+
+@defect('NotADirectoryError')
+def test_output_below_a_file(world):
+    refused(*start(output='text.jpg/run'), says='text.jpg')
+
+
+@defect('IsADirectoryError with --overwrite')
+def test_scores_in_place_of_a_folder(world):
+    refused(*EVAL, '--output', 'data', says='data')
+    refused(*EVAL, '--output', 'data', '--overwrite', says='data')
+
+
+@defect('FileExistsError, after the evaluation')
+def test_scores_below_a_file(world):
+    refused(*EVAL, '--output', 'text.jpg/scores.json', says='text.jpg')
+
+
+def test_convert(world):
+    refused('otseg-convert', 'absent.pth', 'new', says='absent.pth should be a checkpoint file')
+    refused('otseg-convert', 'text.jpg', 'new', says='text.jpg cannot be read as a checkpoint')
+    refused('otseg-convert', 'text.jpg', 'new', '--recipe', 'voc21', says="unknown recipe 'voc21'")
+    refused('otseg-convert', 'text.jpg', 'run', says='run should be empty or absent')
+
+
+@defect('NotADirectoryError')
+def test_convert_into_a_file(world): refused('otseg-convert', 'text.jpg', 'tiny.json', says='tiny.json')
