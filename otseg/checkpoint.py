@@ -65,7 +65,8 @@ def find_checkpoint(
     "The folder of a checkpoint; a run folder gives its newest one"
     path = Path(name)
     if path.is_dir():
-        runs = sorted(p.parent for p in path.glob('checkpoints/step_*/config.json'))
+        runs = sorted((p.parent for p in path.glob('checkpoints/step_*/config.json')),
+                      key=lambda p: int(p.name.removeprefix('step_')))
         check((path/'config.json').is_file() or runs,
               f'{path} should hold a checkpoint (config.json, model.safetensors)',
               sorted(p.name for p in path.iterdir())[:5])
@@ -78,6 +79,20 @@ def find_checkpoint(
     except Exception as e:
         raise InputError(f'the checkpoint {name!r} should be a folder or on the Hugging Face Hub, '
                          f'got {type(e).__name__}. Check the path, or the network.') from None
+
+# %% ../nbs/07_checkpoint.ipynb #e2d0d6d0
+def _read_record(folder: Path) -> dict:
+    "config.json of a checkpoint, with the parts it should have"
+    record, path = read_json(folder/'config.json'), folder/'config.json'
+    version = record.get('format') if isinstance(record, dict) else type(record).__name__
+    check(version == FORMAT, f'{path} should have format {FORMAT}', version,
+          'It was written by another version, or is not a checkpoint.')
+    absent = [k for k in ('model', 'clip_fingerprint', 'vocab', 'info') if k not in record]
+    check(not absent, f'{path} should name the model, its CLIP, its classes and facts of its run', f'no {", ".join(absent)}')
+    unknown = sorted(set(record['model']) - set(OTSegConfig.__dataclass_fields__))
+    check(not unknown, f'{path} should fit this version of otseg', f'unknown settings {", ".join(unknown)}',
+          'Use the version it was written by.')
+    return record
 
 # %% ../nbs/07_checkpoint.ipynb #8ab4210c
 class Checkpoint(NamedTuple):
@@ -95,11 +110,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     "Load a checkpoint of ours and put it on its CLIP"
     folder = find_checkpoint(name)
-    record = read_json(folder/'config.json')
-    check(record.get('format') == FORMAT, f'{folder}/config.json should have format {FORMAT}', record.get('format'),
-          'It was written by another version, or is not a checkpoint.')
-    known = {k: v for k, v in record['model'].items() if k in OTSegConfig.__dataclass_fields__}
-    config = OTSegConfig(**known)
+    record = _read_record(folder)
+    config = OTSegConfig(**record['model'])
     if weights and config.weights != 'embedded': config = replace(config, weights=weights)
     model = OTSeg(config)
     try: state = load_file(folder/'model.safetensors')

@@ -41,7 +41,7 @@ def clip_config(
         if cfg is None: raise unknown_name('CLIP architecture', clip, ['toy', *open_clip.list_models()])
     cfg = copy.deepcopy(cfg if 'model_cfg' in cfg else dict(model_cfg=cfg))
     check('vision_cfg' in cfg['model_cfg'],
-          f'the CLIP description {clip if isinstance(clip, str) else ""} should have model_cfg.vision_cfg',
+          f'the description of {clip if isinstance(clip, str) else "the CLIP"} should have model_cfg.vision_cfg',
           list(cfg['model_cfg']))
     return dict(image_mean=CLIP_MEAN, image_std=CLIP_STD, words=None) | cfg
 
@@ -95,7 +95,9 @@ def load_clip(
     scripted = False
     if weights == 'packaged': weights = asset_path(f'clip_{clip}.safetensors')
     if str(weights).startswith('random'):
-        model = build(int(str(weights).partition(':')[2] or 0))
+        seed = str(weights).partition(':')[2] or '0'
+        check(seed.isdigit(), 'random weights should be named "random" or "random:SEED"', repr(weights))
+        model = build(int(seed))
         warnings.warn(f'{clip if isinstance(clip, str) else "CLIP"} starts from random weights: '
                       'its segmentations will be meaningless until it is trained', stacklevel=2)
     elif Path(weights).suffix in ('.safetensors', '.pt', '.pth', '.bin') or Path(weights).is_file():

@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'InputError', 'check', 'unknown_name', 'command',
-           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path']
+           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path', 'check_output']
 
 # %% ../nbs/00_core.ipynb #bf7898a5
 import functools, json, os, random, sys, tempfile
@@ -128,3 +128,17 @@ def atomic_path(
         os.chmod(tmp, 0o644)
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #ef74e8a2
+def check_output(
+    path: Path,         # Where a result is to be written
+    folder: bool=True,  # Whether it is a folder; False = a file
+) -> Path:
+    "The path, if a folder (or file) can be there: nothing on the way is a file, and it is not of the other kind itself"
+    path = Path(path)
+    blocked = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+    check(blocked is None, f'{path} should lie in a folder', f'{blocked}, which is a file', 'Choose another --output.')
+    wrong = path.is_file() if folder else path.is_dir()
+    kinds = ('folder', 'file') if folder else ('file', 'folder')
+    check(not wrong, f'{path} should be a {kinds[0]}', f'a {kinds[1]}', 'Choose another --output.')
+    return path

@@ -93,11 +93,19 @@ class OTSegConfig:
 
     def __post_init__(self):
         if self.attention not in ATTENTION: raise unknown_name('attention', self.attention, ATTENTION)
-        check(self.eps > 0, '`eps` should be positive', self.eps)
+        for name in ('eps', 'max_iter', 'decoder_layers', 'vpt_depth', 'ffn_dim', 'logit_scale', 'image_size'):
+            value = getattr(self, name)
+            check(value is None or value > 0, f'`{name}` should be positive', value)
+        check(0 <= self.dropout < 1, '`dropout` should lie in 0..1, 1 excluded', self.dropout)
+        check(self.vpt_tokens >= 0, '`vpt_tokens` should be 0 or more', self.vpt_tokens)
         if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
         own = clip_config(self.clip)
         self.image_mean = tuple(self.image_mean or own['image_mean'])
         self.image_std = tuple(self.image_std or own['image_std'])
+        for name in ('image_mean', 'image_std'):
+            value = getattr(self, name)
+            check(len(value) == 3 and all(isinstance(v, (int, float)) for v in value), f'`{name}` should be three numbers', value)
+        check(min(self.image_std) > 0, '`image_std` should be three positive numbers', self.image_std)
 
     @property
     def attention_kwargs(self) -> dict:

@@ -164,6 +164,7 @@ class Segmenter:
         seen_penalty: float=None, # None = as in training
     ) -> Segmentation | list[Segmentation]:
         "Segment a picture"
+        check(size is None or size > 0, '`size` should be positive', size)
         vocab = self.class_vocab(classes, templates)
         if isinstance(image, (list, tuple)):
             options = dict(size=size, blend=blend, seen_penalty=seen_penalty)

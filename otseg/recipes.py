@@ -68,8 +68,18 @@ class Recipe:
 
     def __post_init__(self):
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
-        for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride'):
-            check(getattr(self, name) > 0, f'`{name}` should be positive', getattr(self, name))
+        for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride', 'min_side'):
+            value = getattr(self, name)
+            check(value is None or value > 0, f'`{name}` should be positive', value)
+        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr'):
+            check(getattr(self, name) >= 0, f'`{name}` should be 0 or more', getattr(self, name))
+        for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold'):
+            value = getattr(self, name)
+            check(value is None or 0 <= value <= 1, f'`{name}` should lie in 0..1', value)
+        for name in ('resize', 'scale_range'):
+            pair = getattr(self, name)
+            check(pair is None or len(pair) == 2 and all(isinstance(v, (int, float)) and v > 0 for v in pair),
+                  f'`{name}` should be two positive numbers', pair)
         check(self.stride <= self.image_size,
               f'`stride` should be at most the window of {self.image_size} pixels (--image_size)', self.stride,
               'Pass a smaller --stride.')

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -28,7 +28,7 @@ from .data import SegmentationDataset, collate, load_dataset
 from .losses import count_masks, otseg_loss, pseudo_labels
 from .model import OTSeg
 from .recipes import RECIPES, Recipe, get_recipe, learning_rate, override
-from .runs import RunLog, StepSampler, mix_seed, open_run, save_run_checkpoint
+from .runs import RunLog, StepSampler, discard_run, mix_seed, open_run, resume_state, save_run_checkpoint
 from .vocab import Vocab, fill_templates, load_templates
 
 # %% ../nbs/14_train.ipynb #01a0f896
@@ -97,7 +97,7 @@ def fit(
     "Train by a recipe; the same global batch gives the same gradient however it is spread"
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     latest = open_run(output, recipe, resume) if output else None
-    accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
+    accelerator = accelerator or _accelerator(recipe.precision)
     dataset = dataset or load_dataset(recipe.dataset, data, recipe.train_split, recipe.train_transform())
     vocab = dataset.vocab
     start = read_json(latest/'config.json')['info']['step'] if latest else 0
@@ -109,9 +109,7 @@ def fit(
     model = _start_from(recipe, vocab)
     text = recipe_text(recipe, vocab)[list(recipe.train_classes(vocab))].to(accelerator.device)
     optimizer = torch.optim.AdamW(model.parameter_groups(recipe.lr, recipe.weight_decay, recipe.norm_weight_decay))
-    if latest:
-        model.load_state_dict(load_file(latest/'model.safetensors'), strict=False)
-        optimizer.load_state_dict(torch.load(latest/'trainer.pt', map_location='cpu', weights_only=True)['optimizer'])
+    if latest: resume_state(latest, model, optimizer, vocab)
     bare, (model, optimizer) = model, accelerator.prepare(model, optimizer)
     record = output if accelerator.is_main_process else None
     losses, log = [], None
@@ -136,6 +134,12 @@ def fit(
         if log: log.close()
     accelerator.wait_for_everyone()
     return RunResult(output and Path(output), latest, bare.eval(), losses)
+
+# %% ../nbs/14_train.ipynb #b1bba5e9
+def _accelerator(precision):
+    "An Accelerator of this precision, whatever an earlier run of the process used"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision: AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision)
 
 # %% ../nbs/14_train.ipynb #3439d851
 def _batches(loader):
