@@ -124,9 +124,11 @@ def resume_state(
 ) -> None:
     "Put model and optimiser back to where a checkpoint left them"
     stored = read_json(checkpoint/'config.json')['vocab']
-    check(stored is None or Vocab.from_dict(stored).names == vocab.names, f'{checkpoint} should go on with the classes it was trained on '
-          f'({stored and stored["name"]})', vocab.name, 'Pass the same --data.')
-    for name, read in (('model.safetensors', load_file), ('trainer.pt', lambda p: torch.load(p, map_location='cpu', weights_only=True))):
+    check(stored is None or Vocab.from_dict(stored).names == vocab.names,
+          f'{checkpoint} should go on with the classes it was trained on ({stored and stored["name"]})', vocab.name,
+          'Pass the same --data.')
+    def unpickled(path): return torch.load(path, map_location='cpu', weights_only=True)
+    for name, read in (('model.safetensors', load_file), ('trainer.pt', unpickled)):
         try: state = read(checkpoint/name)
         except Exception as e:
             raise InputError(f'{checkpoint/name} should be whole, got a file that cannot be read ({type(e).__name__}). '

@@ -336,7 +336,7 @@ def test_train_in_a_process_of_its_own(world):
     ('--stride 64', '`stride` should be at most the window'),
     ('--batch_size 3 --accumulate 2', 'should be a multiple of'),
     ('--vpt_depth 9', '`vpt_depth` should lie in 1..2'),
-    ('--decoder_layers 0', '`n_layers` should be at least 1'),
+    ('--decoder_layers 0', '`decoder_layers` should be positive'),
     ('--clip absent.json', 'absent.json should be a JSON file'),
     ('--clip ViT-B-17', "unknown CLIP architecture 'ViT-B-17'"),
     ('--weights absent.pt', 'weights should be a file: absent.pt'),

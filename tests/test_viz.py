@@ -81,7 +81,8 @@ def test_any_aspect_and_number_of_prompts(size, n):
 def test_arrays_and_tensors_give_the_same_picture():
     x, y = scene()
     a = png(viz.plot_segmentation(x, y, NAMES, PALETTE, y, (1,)))
-    b = png(viz.plot_segmentation(torch.tensor(x), torch.tensor(y), NAMES, torch.tensor(PALETTE), torch.tensor(y), torch.tensor([1])))
+    tx, ty = torch.tensor(x), torch.tensor(y)
+    b = png(viz.plot_segmentation(tx, ty, NAMES, torch.tensor(PALETTE), ty, torch.tensor([1])))
     c = png(viz.plot_segmentation(x, y.astype(np.uint8), tuple(NAMES), [tuple(c) for c in PALETTE.tolist()], y, [1]))
     assert (a == b).all() and (a == c).all()
     m = torch.tensor(maps()).requires_grad_()
