@@ -136,11 +136,11 @@ COCO = replace(VOC, name='cocostuff171-inductive', dataset='cocostuff171', steps
 CAMVID = replace(VOC, name='camvid-inductive', dataset='camvid', image_size=352, resize=None, stride=240,
                  min_side=None, steps=4000)  # ours
 FOLDER = replace(VOC, name='folder-inductive', dataset='folder')  # ours
-TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=None, scale_range=(1., 1.),
-              cat_max_ratio=1., photometric=False, stride=96, min_side=None, steps=600, batch_size=8, lr=5e-4,
-              warmup_steps=50, workers=0, save_every=200,
-              model=OTSegConfig(clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False,
-                                init='aligned'))  # ours
+TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=None, scale_range=(1., 1.), cat_max_ratio=1.,
+              photometric=False, stride=96, min_side=None, steps=900, batch_size=8, lr=3e-3, warmup_steps=75, workers=0,
+              save_every=300, seen_penalty=0.05, model=OTSegConfig(
+                  clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False, init='aligned',
+                  logit_scale=20.))  # ours
 RECIPES = {name: r for base in (VOC, CONTEXT, COCO, CAMVID, FOLDER, TOY) for name, r in _cells(base).items()}
 ALIASES = {'toy': 'toy-inductive', 'camvid': 'camvid-inductive', 'voc12': 'voc12-inductive',
            'folder': 'folder-inductive'}
