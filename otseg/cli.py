@@ -24,6 +24,7 @@ from .data import collate, load_dataset
 from .evaluate import evaluate as evaluate_model
 from .predict import Segmenter, load_photograph
 from .recipes import get_recipe
+from .runs import environment
 from .train import main as train  # noqa: F401  # the command otseg-train
 from .vocab import load_vocab
 from .viz import overlay, plot_demo, plot_prompt_maps
@@ -67,7 +68,10 @@ def demo(
                             window=recipe.image_size, stride=recipe.stride, blend=recipe.blend,
                             seen_penalty=recipe.seen_penalty)
     rows, maps = _demo_figure(seg, data, seed)
-    note = f'Toy world, validation split, {scenes} scenes: {scores}. Unseen classes never had a pixel label.'
+    facts = environment()
+    note = (f'Toy world, validation split, {scenes} scenes: {scores}. Unseen classes never had a pixel label.\n'
+            f'Checkpoint: {checkpoint}, training seed {recipe.seed}. Scenes chosen with seed {seed}. '
+            f'{facts["device"]}, commit {facts["commit"] or "of the release"}.')
     figure = _save_figure(plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note), folder/'demo.png')
     record = scores.to_dict(vocab.names) | dict(data=f'toy val, {scenes} scenes', checkpoint=checkpoint)
     written = _write_json(record, folder/'scores.json')

@@ -138,7 +138,7 @@ CAMVID = replace(VOC, name='camvid-inductive', dataset='camvid', image_size=352,
 FOLDER = replace(VOC, name='folder-inductive', dataset='folder')  # ours
 TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=None, scale_range=(1., 1.), cat_max_ratio=1.,
               photometric=False, stride=96, min_side=None, steps=900, batch_size=8, lr=3e-3, warmup_steps=75, workers=0,
-              save_every=300, seen_penalty=0.05, model=OTSegConfig(
+              save_every=300, model=OTSegConfig(
                   clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False, init='aligned',
                   logit_scale=20.))  # ours
 RECIPES = {name: r for base in (VOC, CONTEXT, COCO, CAMVID, FOLDER, TOY) for name, r in _cells(base).items()}
