@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from fastcore.imports import IN_NOTEBOOK
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -225,4 +226,4 @@ def main(
         print(f'{recipe.name}: {change}, saved in {result.checkpoint}')
 
 # %% ../nbs/14_train.ipynb #73c7a367
-if __name__ == '__main__': main()
+if __name__ == '__main__' and not IN_NOTEBOOK: main()
