@@ -84,6 +84,7 @@ class OTSegConfig:
     max_iter: int = 200                     # Sinkhorn iterations at most
     tol: float | None = 1e-5                # Marginal error at which a problem stops
     logit_scale: float | None = None        # Largest logit; None = number of text prompts, as published
+    mix: str = 'plan'                       # What mixes the values of a layer: the plan, as published, or "product"
     layer_product: bool = True              # Multiply by the earlier layers' masks, as published
     init: str = 'published'                 # "aligned" starts from CLIP's own alignment
     dropout: float = 0.1                    # Visual prompts, attention weights, decoder
@@ -109,7 +110,7 @@ class OTSegConfig:
 
     @property
     def attention_kwargs(self) -> dict:
-        return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, logit_scale=self.logit_scale)
+        return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, logit_scale=self.logit_scale, mix=self.mix)
 
 # %% ../nbs/06_model.ipynb #83483f07
 class OTSegHead(nn.Module):

@@ -68,10 +68,12 @@ class MPSA(nn.Module):
         logit_scale: float=None, # Largest mask logit; None = n, as published
         dropout: float=0.1,      # Dropout on the attention weights
         values: bool=True,       # False: mask logits only, as the last layer of a decoder needs
+        mix: str='plan',         # What mixes the values: "plan" (T, as published) or "product" (T * S, nearer to Eq 13)
         init: str='published',   # "published": PyTorch's random linear maps; "aligned": queries, keys start as identity
     ):
         super().__init__()
-        self.eps, self.logit_scale, self.solver = eps, logit_scale, dict(max_iter=max_iter, tol=tol)
+        if mix not in ('plan', 'product'): raise unknown_name('mix', mix, ['plan', 'product'])
+        self.eps, self.logit_scale, self.mix, self.solver = eps, logit_scale, mix, dict(max_iter=max_iter, tol=tol)
         self.q, self.k = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.v, self.proj = (nn.Linear(dim, dim), nn.Linear(dim, dim)) if values else (None, None)
         self.dropout = nn.Dropout(dropout)
@@ -95,8 +97,8 @@ class MPSA(nn.Module):
         weights = self.weights(scores)
         tokens = None
         if self.v is not None:
-            mixed = einsum(self.dropout(weights).to(memory.dtype), self.v(memory), 'b k m n, b m d -> b k n d')
-            tokens = self.proj(mixed)
+            shares = self.dropout(weights if self.mix == 'plan' else weights * scores)
+            tokens = self.proj(einsum(shares.to(memory.dtype), self.v(memory), 'b k m n, b m d -> b k n d'))
         return AttentionOutput(tokens, self.maps(scores, weights))
 
 # %% ../nbs/02_mpsa.ipynb #dd3300c4
