@@ -16,9 +16,9 @@ HOME = {
     'huggingface_hub': {'checkpoint', 'clip'},  # clip: only to know when there is no network
     'torchmetrics': {'metrics'},
     'triton': {'sinkhorn'},
-    'matplotlib': {'viz'},
+    'matplotlib': {'charts', 'viz'},
     'ipywidgets': {'viz'},
-    'IPython': {'viz'},
+    'IPython': {'charts', 'viz'},
 }
 # library -> the lowest layer that may import it: pictures from above the toy scenes, Accelerate from the trainer
 LOWEST = {'torchvision': (11, ''), 'accelerate': (14, '')}
@@ -157,7 +157,7 @@ def test_sound_package_passes(house):
     ('mix', 'import accelerate', 'accelerate is for layer 14 and up, this is 04b'),
     ('mix', 'from torchvision import io', 'torchvision is for layer 11 and up'),
     ('train', 'import open_clip', 'open_clip is at home in clip only'),
-    ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in viz only'),
+    ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in charts, viz only'),
     ('mix', 'from huggingface_hub import hf_hub_download', 'huggingface_hub is at home in checkpoint, clip only'),
     ('mix', 'from torchmetrics import Metric', 'torchmetrics is at home in metrics only'),
     ('train', 'from otseg.core import *', 'import the names of otseg.core, not *'),
