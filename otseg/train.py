@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/train.html.md"""
 __all__ = ['USAGE', 'recipe_text', 'forward_loss', 'RunResult', 'fit', 'parse_options', 'main']
 
 # %% ../nbs/14_train.ipynb #b1dd93ba
-import os, sys
+import os, sys, warnings
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -65,7 +65,11 @@ def _start_from(recipe, vocab):
     "The model of a new run: fresh, or the checkpoint that a transductive run starts from"
     config = recipe.model_config()
     torch.manual_seed(recipe.seed)
-    if recipe.start is None: return OTSeg(config)
+    if recipe.start is None:
+        if recipe.setting == 'transductive':
+            warnings.warn('this transductive run starts from scratch; the published ones start from an inductive '
+                          'checkpoint (--start FOLDER)', stacklevel=3)
+        return OTSeg(config)
     given = load_checkpoint(recipe.start, weights=recipe.model.weights)
     names = given.vocab and given.vocab.names
     check(names in (None, vocab.names), f'{recipe.start} should know the classes of {vocab.name}', names)
