@@ -9,7 +9,7 @@ __all__ = ['FORMAT', 'clip_fingerprint', 'saved_parameters', 'save_checkpoint', 
            'load_checkpoint', 'load_official']
 
 # %% ../nbs/07_checkpoint.ipynb #ed3b8e60
-import hashlib, json, re
+import hashlib, re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,9 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 
-from .core import IMAGENET_MEAN, IMAGENET_STD, InputError, asset_path, atomic_path, check, read_json
+from otseg.core import (
+    IMAGENET_MEAN, IMAGENET_STD, InputError, asset_path, atomic_path, check, read_json, write_json,
+)
 from .model import OTSeg, OTSegConfig
 from .vocab import Vocab
 
@@ -55,7 +57,7 @@ def save_checkpoint(
     config = dict(format=FORMAT, model=asdict(model.config), clip_fingerprint=clip_fingerprint(model),
                   vocab=vocab and vocab.to_dict(), info=info or {})
     with atomic_path(folder/'model.safetensors') as tmp: save_file(saved_parameters(model), tmp)
-    with atomic_path(folder/'config.json') as tmp: tmp.write_text(json.dumps(config, indent=1))
+    write_json(folder/'config.json', config)
     return folder
 
 # %% ../nbs/07_checkpoint.ipynb #d8fd512d

@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/cli.html.md"""
 __all__ = ['RESULTS', 'demo', 'evaluate', 'predict', 'convert']
 
 # %% ../nbs/17_cli.ipynb #5076f455
-import json, time
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from .checkpoint import find_checkpoint, load_official, save_checkpoint
-from .core import atomic_path, check, check_output, command
+from .core import atomic_path, check, check_output, command, write_json
 from .data import collate, load_dataset
 from .evaluate import evaluate as evaluate_model
 from .predict import Segmenter, load_photograph
@@ -33,10 +33,6 @@ from .viz import overlay, plot_demo, plot_prompt_maps
 def _save_figure(figure, path: Path, dpi: int=200) -> Path:
     "A figure as PNG, whole or not at all"
     with atomic_path(path) as tmp: figure.savefig(tmp, dpi=dpi, format='png')
-    return path
-
-def _write_json(value, path: Path) -> Path:
-    with atomic_path(path) as tmp: tmp.write_text(json.dumps(value, indent=1))
     return path
 
 def _fresh(paths, overwrite: bool):
@@ -74,7 +70,7 @@ def demo(
             f'{facts["device"]}, commit {facts["commit"] or "of the release"}.')
     figure = _save_figure(plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note), folder/'demo.png')
     record = scores.to_dict(vocab.names) | dict(data=f'toy val, {scenes} scenes', checkpoint=checkpoint)
-    written = _write_json(record, folder/'scores.json')
+    written = write_json(folder/'scores.json', record)
     print(f'{len(vocab.seen)} seen and {len(vocab.unseen)} unseen classes ({", ".join(vocab.unseen_names)}), '
           f'{scenes} validation scenes')
     print(scores)
@@ -142,7 +138,7 @@ def evaluate(
     print(scores)
     if output:
         record = dict(data=ds.source, pictures=len(ds), checkpoint=str(find_checkpoint(checkpoint)))
-        print('scores:', _write_json(scores.to_dict(vocab.names) | record, Path(output)))
+        print('scores:', write_json(Path(output), scores.to_dict(vocab.names) | record))
 
 # %% ../nbs/17_cli.ipynb #33a7c0f3
 RESULTS = ('_mask.png', '_overlay.png', '_prompts.png', '.json')  # of a photograph, after its name
@@ -183,8 +179,8 @@ def predict(
         figure = plot_prompt_maps(s.image, s.prompt_maps[i], s.text_prompts, top, unseen=i in vocab.unseen,
                                   outline=s.labels == i)
         _save_figure(figure, folder/f'{p.stem}_prompts.png')
-        _write_json(dict(picture=p.name, size=list(s.labels.shape), classes=s.classes,
-                         unseen=list(vocab.unseen_names), areas=areas), folder/f'{p.stem}.json')
+        write_json(folder/f'{p.stem}.json', dict(picture=p.name, size=list(s.labels.shape), classes=s.classes,
+                                                 unseen=list(vocab.unseen_names), areas=areas))
         shares = ', '.join(f'{n} {a:.1%}' for n, a in areas.items() if a >= .001)
         print(f'{p.name}: {shares} -> {mask.parent/p.stem}_*.png')
 

@@ -6,7 +6,8 @@ Docs: https://otseg.github.io/otseg/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'InputError', 'check', 'unknown_name', 'command',
-           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path', 'check_output']
+           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path', 'write_json',
+           'check_output']
 
 # %% ../nbs/00_core.ipynb #bf7898a5
 import functools, json, os, random, sys, tempfile
@@ -128,6 +129,15 @@ def atomic_path(
         os.chmod(tmp, 0o644)
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #3dea9a5a
+def write_json(
+    path: Path,  # File, replaced whole
+    value,       # Anything JSON can hold
+) -> Path:
+    "Write a JSON file through `atomic_path`"
+    with atomic_path(path) as tmp: tmp.write_text(json.dumps(value, indent=1), encoding='utf-8')
+    return Path(path)
 
 # %% ../nbs/00_core.ipynb #ef74e8a2
 def check_output(

@@ -173,10 +173,13 @@ class Segmenter:
         prepare = (r if size is None else replace(r, resize=(10**6, size), min_side=None)).eval_transform()
         x = prepare(torch.from_numpy(picture).permute(2, 0, 1))[None].to(self.device)
         text, seen = self.text(vocab), vocab.seen if vocab.unseen else None
-        probs = predict_probs(self.model, x, text, window=r.image_size, stride=r.stride,
-                              blend=r.blend if blend is None else blend, seen=seen,
-                              seen_penalty=r.seen_penalty if seen_penalty is None else seen_penalty)
+        blend = r.blend if blend is None else blend
+        penalty = r.seen_penalty if seen_penalty is None else seen_penalty
         whole = self.model(_fit_side(x, 2 * r.image_size), text)
+        if max(x.shape[-2:]) <= r.image_size: probs = whole.mask_probs(blend, seen, penalty)
+        else:
+            probs = predict_probs(self.model, x, text, window=r.image_size, stride=r.stride, blend=blend, seen=seen,
+                                  seen_penalty=penalty)
         labels = predict_labels(probs, picture.shape[:2])[0].cpu().numpy()
         return Segmentation(picture, labels, vocab, probs[0].cpu(), whole.score_prompt_maps[0].cpu(),
                             tuple(m[0].cpu() for m in whole.decoder_prompt_maps))

@@ -9,7 +9,7 @@ __all__ = ['mix_seed', 'StepSampler', 'environment', 'newest_checkpoint', 'save_
            'RunLog', 'discard_run']
 
 # %% ../nbs/13a_runs.ipynb #8a21a209
-import csv, json, shutil, subprocess, sys, time
+import csv, shutil, subprocess, sys, time
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 
 from . import __version__
 from .checkpoint import save_checkpoint
-from .core import InputError, atomic_path, check, check_output, read_json
+from .core import InputError, atomic_path, check, check_output, read_json, write_json
 from .model import OTSeg
 from .recipes import Recipe, differences, recipe_from_dict
 from .vocab import Vocab
@@ -74,19 +74,18 @@ class StepSampler(Sampler):
                 yield batch
 
 # %% ../nbs/13a_runs.ipynb #8bb5871f
-def _commit(folder: Path) -> str | None:
-    "Commit of the code that runs, if it runs from a repository"
-    got = subprocess.run(['git', '-C', str(folder), 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
+def _commit() -> str | None:
+    "Commit of the package, if it runs from its repository"
+    root = Path(str(files('otseg'))).parent
+    if not (root/'.git').exists() or not shutil.which('git'): return None
+    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
     return got.stdout.strip() if got.returncode == 0 else None
 
 def environment() -> dict:
     "Versions, commit and machine kind"
-    return dict(otseg=__version__, commit=_commit(Path(str(files('otseg')))), torch=torch.__version__,
+    return dict(otseg=__version__, commit=_commit(), torch=torch.__version__,
                 python=sys.version.split()[0],
                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU')
-
-def _write_json(path, value):
-    with atomic_path(path) as tmp: tmp.write_text(json.dumps(value, indent=1))
 
 def newest_checkpoint(
     output: Path,  # Run folder
@@ -166,8 +165,8 @@ class RunLog:
     ):
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
-        if not (output/'recipe.json').exists(): _write_json(output/'recipe.json', recipe.to_dict())
-        _write_json(output/'environment.json', environment() | facts)
+        if not (output/'recipe.json').exists(): write_json(output/'recipe.json', recipe.to_dict())
+        write_json(output/'environment.json', environment() | facts)
         path, rows = output/'log.csv', []
         if path.exists():  # a run that was killed may have logged steps that it has to do again
             with open(path, newline='') as f:
