@@ -79,7 +79,8 @@ def sinkhorn(
     b: Tensor=None,                # Mass of the prompts, (n,) or (b, n), same total as `a`; None = uniform 1/n
     *,
     max_iter: int=200,             # Iterations at most, per problem
-    tol: float=1e-5,               # Row-sum error allowed, as a share of the mass; None = always `max_iter`, unchecked
+    tol: float | str | None='auto',  # Row-sum error allowed, as a share of the mass; "auto" = 1e-6 (1e-9 in float64),
+                                     # None = always `max_iter`, unchecked
 ) -> SinkhornOutput:
     "Entropic transport plans by log-domain Sinkhorn iterations, differentiable by unrolling; Eqs 3 and 4"
     check(cost.ndim == 3, '`cost` should be (b, m, n)', tuple(cost.shape), 'Add a batch axis with `cost[None]`.')
@@ -88,6 +89,7 @@ def sinkhorn(
     check(all(cost.shape), '`cost` should have no empty axis', tuple(cost.shape))
     with torch.autocast(cost.device.type, enabled=False):
         c = cost if cost.dtype == torch.float64 else cost.float()
+        if tol == 'auto': tol = 1e-9 if c.dtype == torch.float64 else 1e-6
         size, m, n = c.shape
         log_a, log_b = _log_marginal(a, size, m, 'a', c), _log_marginal(b, size, n, 'b', c)
         if a is not None or b is not None:
