@@ -22,6 +22,7 @@ from .checkpoint import find_checkpoint, load_official, save_checkpoint
 from .core import atomic_path, check, check_output, command, write_json
 from .data import collate, load_dataset
 from .evaluate import evaluate as evaluate_model
+from .layouts import LAYOUTS
 from .predict import Segmenter, load_photograph
 from .recipes import get_recipe
 from .runs import environment
@@ -61,8 +62,7 @@ def demo(
     data = load_dataset('toy', split='val', n=scenes, transform=recipe.eval_transform())
     text = seg.text(vocab)
     scores = evaluate_model(seg.model, DataLoader(data, batch_size=8, collate_fn=collate), text, vocab, progress=True,
-                            window=recipe.image_size, stride=recipe.stride, blend=recipe.blend,
-                            seen_penalty=recipe.seen_penalty)
+                            **recipe.eval_options())
     rows, maps = _demo_figure(seg, data, seed)
     facts = environment()
     note = (f'Toy world, validation split, {scenes} scenes: {scores}. Unseen classes never had a pixel label.\n'
@@ -122,7 +122,7 @@ def evaluate(
     r, name = seg.recipe, dataset or seg.recipe.dataset
     check(data is not None or name == 'toy', f'the folder of {name} should be given', 'none', 'Add --data FOLDER.')
     ds = load_dataset(name, None if name == 'toy' else data, split or r.eval_split, r.eval_transform(), n=n)
-    vocab = ds.vocab
+    vocab = ds.vocab.with_(templates=seg.vocab.templates) if seg.vocab else ds.vocab  # those it was trained with
     if cross: vocab = seg.class_vocab(list(vocab.names), list(vocab.templates))
     else:
         check(seg.vocab is None or seg.vocab.names == vocab.names,
@@ -130,10 +130,8 @@ def evaluate(
               seg.vocab and f'{seg.vocab.name} ({len(seg.vocab)} classes)',
               'Pass --cross to score it on classes that it was not trained on.')
     scores = evaluate_model(seg.model, DataLoader(ds, batch_size=1, collate_fn=collate), seg.text(vocab), vocab,
-                            progress=True, window=window or r.image_size,
-                            stride=stride or min(r.stride, window or r.stride),
-                            blend=r.blend if blend is None else blend,
-                            seen_penalty=r.seen_penalty if seen_penalty is None else seen_penalty)
+                            progress=True, **r.eval_options(window=window, stride=stride, blend=blend,
+                                                            seen_penalty=seen_penalty))
     print(scores.table(vocab.names))
     print(scores)
     if output:
@@ -199,7 +197,8 @@ def convert(
     check(not folder.exists() or not any(folder.iterdir()), f'{output} should be empty or absent',
           'a folder that holds something', 'Choose another folder.')
     model = load_official(checkpoint, heads)
-    vocab = None if r.dataset == 'folder' else load_vocab(dict(camvid='camvid11').get(r.dataset, r.dataset))
+    named = LAYOUTS[r.dataset].vocab if r.dataset in LAYOUTS else r.dataset
+    vocab = None if r.dataset == 'folder' else load_vocab(named)
     size = model.config.image_size
     stored = replace(r, image_size=size, stride=min(r.stride, size), model=model.config)
     save_checkpoint(model, output, vocab=vocab, info=dict(recipe=stored.to_dict(), converted=Path(checkpoint).name))

@@ -10,6 +10,7 @@ __all__ = ['OTSegOutput', 'OTSegConfig', 'OTSegHead', 'OTSeg']
 # %% ../nbs/06_model.ipynb #e7e0335a
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,11 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, build_visual, clip_config, load_clip
+from .clip import ImageEncoder, build_visual, clip_config, load_clip, text_embeddings
 from .core import check, l2_normalize, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import prompt_plan, prompt_scores
+from .vocab import Vocab
 
 # %% ../nbs/06_model.ipynb #fdff9f5e
 @dataclass
@@ -112,6 +114,13 @@ class OTSegConfig:
     def attention_kwargs(self) -> dict:
         return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, logit_scale=self.logit_scale, mix=self.mix)
 
+    def encode(self,
+        vocab: Vocab,      # Class names and templates
+        cache: Path=None,  # As in `text_embeddings`
+    ) -> Float[Tensor, "k n d"]:
+        "Text embeddings of a vocabulary by this model's CLIP"
+        return text_embeddings(vocab.texts(), self.clip, self.text_weights or self.weights, cache)
+
 # %% ../nbs/06_model.ipynb #83483f07
 class OTSegHead(nn.Module):
     "Both paths from image and text embeddings; Eqs 8 to 16"
@@ -130,9 +139,8 @@ class OTSegHead(nn.Module):
         "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
         c = self.config
         scores = einsum(l2_normalize(text), l2_normalize(memory), 'b k n d, b m d -> b k m n')
-        n = scores.shape[-1]
-        if c.attention == 'softmax': return scores * ((n if c.logit_scale is None else c.logit_scale) / n)
-        return prompt_scores(scores, prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol), c.logit_scale)
+        plan = None if c.attention == 'softmax' else prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol)
+        return prompt_scores(scores, plan, c.logit_scale)
 
     def forward(self,
         visual: Float[Tensor, "b d h w"],  # Unit vector per image token

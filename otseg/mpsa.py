@@ -32,12 +32,13 @@ def prompt_plan(
 # %% ../nbs/02_mpsa.ipynb #89b05572
 def prompt_scores(
     scores: Float[Tensor, "b k m n"],  # Cosines
-    plan: Float[Tensor, "b k m n"],    # Plan with token marginal 1/m
+    plan: Tensor | None,               # Plan (b, k, m, n) with token marginal 1/m; None = equal shares, 1/(m n) everywhere
     logit_scale: float=None,           # Largest possible logit; None = n, as published
 ) -> Float[Tensor, "b k m n"]:
     "The share of each prompt in the refined score map: logit_scale * m * plan * scores, the summands of Eq 9"
     m, n = scores.shape[-2:]
-    return (n if logit_scale is None else logit_scale) * m * plan * scores
+    scale = n if logit_scale is None else logit_scale
+    return scale / n * scores if plan is None else scale * m * plan * scores
 
 # %% ../nbs/02_mpsa.ipynb #6616e4c6
 def mps(
@@ -121,6 +122,4 @@ class CrossAttention(MPSA):
         return (scores.float() / (self.eps if self.normalize else 1)).softmax(-2) / scores.shape[-1]
 
     def maps(self, scores, weights):
-        n = scores.shape[-1]
-        if not self.normalize: return scores / n
-        return scores * ((n if self.logit_scale is None else self.logit_scale) / n)
+        return prompt_scores(scores, None, self.logit_scale if self.normalize else 1.)

@@ -20,12 +20,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .checkpoint import load_checkpoint
-from .clip import text_embeddings
 from .core import InputError, atomic_path, check
 from .evaluate import predict_labels, predict_probs
 from .model import OTSeg
 from .recipes import Recipe, recipe_from_dict
-from .vocab import Vocab, fill_templates, vocab_of
+from .vocab import Vocab, vocab_of
 
 # %% ../nbs/15_predict.ipynb #3195f125
 def load_photograph(
@@ -116,7 +115,7 @@ class Segmenter:
         device: str=None,      # None = GPU if there is one
     ):
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        self.model, self.vocab = model.eval().to(self.device), vocab
+        self.model, self.vocab, self._text = model.eval().to(self.device), vocab, None
         size = model.config.image_size or 512
         self.recipe = recipe or Recipe(image_size=size, stride=max(1, size * 5 // 6), resize=(4 * size, size),
                                        min_side=size, model=model.config)
@@ -149,9 +148,10 @@ class Segmenter:
 
     def text(self, vocab: Vocab) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary, cached on disk"
-        c = self.model.config
-        texts = fill_templates(vocab.names, vocab.templates)
-        return text_embeddings(texts, c.clip, c.text_weights or c.weights).to(self.device)
+        key = vocab.names, vocab.templates
+        if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
+            self._text = key, self.model.config.encode(vocab).to(self.device)
+        return self._text[1]
 
     @torch.no_grad()
     def predict(self,
@@ -173,13 +173,10 @@ class Segmenter:
         prepare = (r if size is None else replace(r, resize=(10**6, size), min_side=None)).eval_transform()
         x = prepare(torch.from_numpy(picture).permute(2, 0, 1))[None].to(self.device)
         text, seen = self.text(vocab), vocab.seen if vocab.unseen else None
-        blend = r.blend if blend is None else blend
-        penalty = r.seen_penalty if seen_penalty is None else seen_penalty
+        options = r.eval_options(blend=blend, seen_penalty=seen_penalty)
         whole = self.model(_fit_side(x, 2 * r.image_size), text)
-        if max(x.shape[-2:]) <= r.image_size: probs = whole.mask_probs(blend, seen, penalty)
-        else:
-            probs = predict_probs(self.model, x, text, window=r.image_size, stride=r.stride, blend=blend, seen=seen,
-                                  seen_penalty=penalty)
+        if max(x.shape[-2:]) <= r.image_size: probs = whole.mask_probs(options['blend'], seen, options['seen_penalty'])
+        else: probs = predict_probs(self.model, x, text, seen=seen, **options)
         labels = predict_labels(probs, picture.shape[:2])[0].cpu().numpy()
         return Segmentation(picture, labels, vocab, probs[0].cpu(), whole.score_prompt_maps[0].cpu(),
                             tuple(m[0].cpu() for m in whole.decoder_prompt_maps))

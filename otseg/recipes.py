@@ -107,6 +107,15 @@ class Recipe:
         return eval_transform(resize=self.resize, min_side=self.min_side,
                               mean=self.model.image_mean, std=self.model.image_std)
 
+    def eval_options(self,
+        **given,  # Any of them, where not None
+    ) -> dict:
+        "window, stride, blend and seen_penalty of the evaluation; the stride never exceeds a given window"
+        own = dict(window=self.image_size, stride=self.stride, blend=self.blend, seen_penalty=self.seen_penalty)
+        given = {k: v for k, v in given.items() if v is not None}
+        if 'window' in given: own['stride'] = min(self.stride, given['window'])
+        return own | given
+
     def model_config(self) -> OTSegConfig: return replace(self.model, image_size=self.image_size)
 
     def to_dict(self) -> dict: return asdict(self)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from otseg.model import OTSegConfig
 from otseg.runs import StepSampler
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
@@ -239,6 +240,16 @@ def test_eval(world):
     refused(*EVAL, '--output', 'scores/val.json', says=['scores/val.json', '--overwrite'])
     code, out, _ = shell(*EVAL, '--split', 'train', '--output', 'scores/val.json', '--overwrite')
     assert code == 0 and json.loads(Path('scores/val.json').read_text())['pictures'] == 4
+
+
+def test_eval_uses_the_templates_of_training(world, monkeypatch):
+    used, encode = [], OTSegConfig.encode
+    monkeypatch.setattr(OTSegConfig, 'encode', lambda self, vocab, *a: used.append(vocab.templates) or encode(self, vocab, *a))
+    assert shell(*EVAL)[0] == 0
+    path = Path('data/dataset.json')
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(templates=['a {}', 'a small {}'])))
+    assert shell(*EVAL)[0] == 0
+    assert used[0] == used[1] and len(used[0]) == 6
 
 
 def test_eval_of_other_classes(world):
