@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/solvers.html.md"""
 
 # %% auto #0
 __all__ = ['SAFE_RANGE', 'TINY', 'textbook_sinkhorn', 'spread_scores', 'log_kernel', 'Solution', 'row_error', 'solve_log',
-           'solve_scaling']
+           'solve_scaling', 'laplacian', 'factor_laplacian', 'solve_laplacian', 'solve_newton']
 
 # %% ../nbs/00a_solvers.ipynb #71a6e89d
 import math
@@ -127,3 +127,114 @@ def solve_scaling(k, a, b, max_iter, tol) -> Solution:
             y = torch.where(active[:, None], b / _sums(K, x).clamp_min(TINY), y)
             n_iter += active
     return Solution(K * x[:, None] * y[:, :, None], x.log(), y.log(), n_iter)
+
+# %% ../nbs/00a_solvers.ipynb #14102a73
+def laplacian(
+    half: Float[Tensor, "b n m"],  # plan / sqrt(a)
+    scale: Float[Tensor, "b n"]=None, # Factor per prompt that `half` lacks; None = 1
+) -> Float[Tensor, "b n n"]:
+    "diag(T' 1) - T' diag(1/a) T of a plan T with exact row sums, without cancellation"
+    shared = torch.bmm(half, half.mT)
+    if scale is not None: shared = shared * scale[:, :, None] * scale[:, None]
+    shared = shared - torch.diag_embed(shared.diagonal(dim1=1, dim2=2))
+    return torch.diag_embed(shared.sum(-1)) - shared
+
+def factor_laplacian(
+    L: Float[Tensor, "b n n"],
+    b: Float[Tensor, "b n"],    # Mass of the prompts
+) -> Float[Tensor, "b n n"]:
+    "Cholesky factor of L + b b' / sum(b), which fixes the free constant; L with a hair of ridge, 1 where a mass is zero"
+    ridge = 4 * torch.finfo(L.dtype).eps * b + (b == 0).to(L.dtype)
+    fixed = L + b[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None] + torch.diag_embed(ridge)
+    return torch.linalg.cholesky_ex(fixed)[0]
+
+def solve_laplacian(factor, right) -> Float[Tensor, "b n"]: return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+
+# %% ../nbs/00a_solvers.ipynb #ec279393
+class _Scaled:
+    "k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
+    def __init__(self, k, a, b):
+        self.a, self.some, self.sharp = a.expand(len(k), -1), (b > 0).to(k.dtype), True
+        self.start = -(k @ self.a[:, :, None])[:, :, 0].nan_to_num(neginf=0) / a.sum(-1, keepdim=True)
+        self.K, self.root = k.exp_(), torch.where(self.a > 0, self.a.rsqrt(), 0)
+
+    def fit(self, v):
+        self.y = (v - (v.amax(1, keepdim=True) + v.amin(1, keepdim=True)) / 2).exp() * self.some
+        self.x = _fit_rows(self.K, self.y, self.a)
+        self.sums = _sums(self.K, self.x)
+        return self.y * self.sums
+
+    def laplacian(self, which): return laplacian(self.K[which] * (self.x * self.root)[which, None], self.y[which])
+    def potentials(self, b): return self.x, b / self.sums.clamp_min(TINY)
+    def sharpen(self, error, v): return v
+    def keep(self, which):
+        for name in ('K', 'a', 'some', 'root', 'x', 'y'): setattr(self, name, getattr(self, name)[which])
+
+# %% ../nbs/00a_solvers.ipynb #f1258b35
+class _Logarithmic:
+    "Any k, with a temperature that falls to 1 for each problem by itself; potentials are u and v"
+    def __init__(self, k, a, b, start=20.):
+        self.k, self.log_a, self.log_some = k, a.log().expand(len(k), -1), torch.where(b > 0, 0., -math.inf)
+        self.a = a.expand(len(k), -1)
+        self.root = torch.where(self.a > 0, self.a.rsqrt(), 0)
+        lowest = torch.where(k.isfinite(), k, 0).amin((1, 2))
+        self.share = (start / -lowest.clamp(max=-start))[:, None]
+        mean = -(k @ self.a[:, :, None])[:, :, 0].nan_to_num(neginf=0) / a.sum(-1, keepdim=True)
+        self.start, self.sharp = mean * self.share, self.share[:, 0] == 1
+
+    def fit(self, v):
+        z = self.k * self.share[:, :, None] + (v + self.log_some)[:, :, None]
+        self.v, self.u = v, self.log_a - _logsumexp(z, 1)
+        self.plan = z.add_(self.u[:, None]).exp_()
+        self.sums = self.plan.sum(2)
+        return self.sums
+
+    def laplacian(self, which): return laplacian(self.plan[which] * self.root[which, None])
+    def potentials(self, b): return self.u, self.v + (b / self.sums.clamp_min(TINY)).log()
+    def sharpen(self, error, v):
+        share = torch.where(error[:, None] < .1, (4 * self.share).clamp(max=1), self.share)
+        v, self.share, self.sharp = v * (share / self.share), share, share[:, 0] == 1
+        return v
+    def keep(self, which):
+        for name in ('k', 'a', 'log_a', 'log_some', 'root', 'share', 'sharp', 'plan'): setattr(self, name, getattr(self, name)[which])
+
+# %% ../nbs/00a_solvers.ipynb #c007dcc2
+def _damped_step(factor, residual, plain):
+    "Newton's step, shortened so that it climbs; `plain`, a step of Sinkhorn, where the factor failed"
+    step = solve_laplacian(factor, residual)
+    reach = (step.amax(1, keepdim=True) - step.amin(1, keepdim=True)).clamp_min(1e-20)
+    step = step * (reach.log1p() / reach)
+    return torch.where(step.isfinite().all(1, keepdim=True), step, plain)
+
+def _newton(view, b, max_iter, tol):
+    "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem; finished problems leave the loop"
+    todo, n_iter = torch.arange(len(b), device=b.device), torch.full((len(b),), max_iter, device=b.device)
+    v, before, factor, found = view.start, None, None, None
+    for it in range(1, max_iter + 1):
+        sums = view.fit(v)
+        error = (b - sums).abs().sum(1) / b.sum(1)
+        done = (error <= tol) & view.sharp if tol is not None and it < max_iter else error == error
+        if it == max_iter or tol is not None and done.any():
+            part = view.potentials(b)
+            found = found or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
+            for whole, p in zip(found, part): whole[todo[done]] = p[done]
+            n_iter[todo[done]] = it
+            if it == max_iter or done.all(): return *found, n_iter
+            view.keep(left := ~done)
+            todo, b, v, sums, error = (t[left] for t in (todo, b, v, sums, error))
+            if before is not None: before, factor = before[left], factor[left]
+        stale = slice(None)
+        if tol is not None and before is not None:
+            stale = ~(error <= .1 * before)
+            if stale.all(): stale = slice(None)
+        fresh = factor_laplacian(view.laplacian(stale), b[stale])
+        factor = fresh if factor is None or isinstance(stale, slice) else factor.index_put((stale,), fresh)
+        plain = torch.where(b > 0, (b / sums.clamp_min(TINY)).log(), 0)
+        v, before = view.sharpen(error, v + _damped_step(factor, b - sums, plain)), error
+
+def solve_newton(k, a, b, max_iter, tol, log=False) -> Solution:
+    "Damped Newton on the semi-dual; `k` is overwritten and within `SAFE_RANGE`, or anything with `log`; no gradient"
+    b = b.expand(len(k), -1)
+    x, y, n_iter = _newton((_Logarithmic if log else _Scaled)(k, a, b), b, max_iter, tol)
+    if log: return Solution((k + x[:, None] + y[:, :, None]).exp(), x, y, n_iter)
+    return Solution(k.mul_(x[:, None]).mul_(y[:, :, None]), x.log(), y.log(), n_iter)
