@@ -150,21 +150,31 @@ def factor_laplacian(
 
 def solve_laplacian(factor, right) -> Float[Tensor, "b n"]: return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
 
-# %% ../nbs/00a_solvers.ipynb #ec279393
+# %% ../nbs/00a_solvers.ipynb #78347c62
+def _root(a): return torch.where(a > 0, a.rsqrt(), 0)
+
+def _mean_cost(k, a):
+    "Mean of -k over the tokens, (b, n); 0 where a pair is forbidden"
+    total = k @ a[0] if len(a) == 1 else _sums(k, a)
+    return -torch.where(total.isfinite(), total, 0) / a.sum(-1, keepdim=True)
+
 class _Scaled:
-    "k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
+    "Finite k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
     def __init__(self, k, a, b):
-        self.a, self.some, self.sharp = a.expand(len(k), -1), (b > 0).to(k.dtype), True
-        self.start = -(k @ self.a[:, :, None])[:, :, 0].nan_to_num(neginf=0) / a.sum(-1, keepdim=True)
-        self.K, self.root = k.exp_(), torch.where(self.a > 0, self.a.rsqrt(), 0)
+        self.a, self.root = a.expand(len(k), -1), _root(a).expand(len(k), -1)
+        self.some, self.sharp, self.start = (b > 0).to(k.dtype), True, _mean_cost(k, a)
+        self.K = k.exp_()
 
     def fit(self, v):
         self.y = (v - (v.amax(1, keepdim=True) + v.amin(1, keepdim=True)) / 2).exp() * self.some
-        self.x = _fit_rows(self.K, self.y, self.a)
+        self.x = self.a / torch.bmm(self.y[:, None], self.K)[:, 0]
         self.sums = _sums(self.K, self.x)
         return self.y * self.sums
 
-    def laplacian(self, which): return laplacian(self.K[which] * (self.x * self.root)[which, None], self.y[which])
+    def laplacian(self, which):
+        parts = zip(*(t[which].split(64) for t in (self.K, self.x, self.root, self.y)))  # a part fits the cache
+        return torch.cat([laplacian(K * (x * root)[:, None], y) for K, x, root, y in parts])
+
     def potentials(self, b): return self.x, b / self.sums.clamp_min(TINY)
     def sharpen(self, error, v): return v
     def keep(self, which):
@@ -175,12 +185,10 @@ class _Logarithmic:
     "Any k, with a temperature that falls to 1 for each problem by itself; potentials are u and v"
     def __init__(self, k, a, b, start=20.):
         self.k, self.log_a, self.log_some = k, a.log().expand(len(k), -1), torch.where(b > 0, 0., -math.inf)
-        self.a = a.expand(len(k), -1)
-        self.root = torch.where(self.a > 0, self.a.rsqrt(), 0)
+        self.a, self.root = a.expand(len(k), -1), _root(a).expand(len(k), -1)
         lowest = torch.where(k.isfinite(), k, 0).amin((1, 2))
         self.share = (start / -lowest.clamp(max=-start))[:, None]
-        mean = -(k @ self.a[:, :, None])[:, :, 0].nan_to_num(neginf=0) / a.sum(-1, keepdim=True)
-        self.start, self.sharp = mean * self.share, self.share[:, 0] == 1
+        self.start, self.sharp = _mean_cost(k, a) * self.share, self.share[:, 0] == 1
 
     def fit(self, v):
         z = self.k * self.share[:, :, None] + (v + self.log_some)[:, :, None]
@@ -207,28 +215,29 @@ def _damped_step(factor, residual, plain):
     return torch.where(step.isfinite().all(1, keepdim=True), step, plain)
 
 def _newton(view, b, max_iter, tol):
-    "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem; finished problems leave the loop"
+    "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem"
     todo, n_iter = torch.arange(len(b), device=b.device), torch.full((len(b),), max_iter, device=b.device)
-    v, before, factor, found = view.start, None, None, None
+    live, v, before, factor, found = torch.ones_like(todo, dtype=torch.bool), view.start, None, None, None
     for it in range(1, max_iter + 1):
         sums = view.fit(v)
         error = (b - sums).abs().sum(1) / b.sum(1)
-        done = (error <= tol) & view.sharp if tol is not None and it < max_iter else error == error
+        done = live if it == max_iter else live & (error <= tol) & view.sharp if tol is not None else None
         if it == max_iter or tol is not None and done.any():
             part = view.potentials(b)
             found = found or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
             for whole, p in zip(found, part): whole[todo[done]] = p[done]
             n_iter[todo[done]] = it
-            if it == max_iter or done.all(): return *found, n_iter
-            view.keep(left := ~done)
-            todo, b, v, sums, error = (t[left] for t in (todo, b, v, sums, error))
-            if before is not None: before, factor = before[left], factor[left]
-        stale = slice(None)
-        if tol is not None and before is not None:
-            stale = ~(error <= .1 * before)
-            if stale.all(): stale = slice(None)
-        fresh = factor_laplacian(view.laplacian(stale), b[stale])
-        factor = fresh if factor is None or isinstance(stale, slice) else factor.index_put((stale,), fresh)
+            live = live & ~done
+            left = int(live.sum())
+            if left == 0: return *found, n_iter
+            if left < .75 * len(live):  # the finished ones leave; a few may as well go round, unheard
+                view.keep(live)
+                todo, b, v, sums, error = (t[live] for t in (todo, b, v, sums, error))
+                if before is not None: before, factor = before[live], factor[live]
+                live = live[live]
+        stale = None if tol is None or before is None else live & ~(error <= .1 * before)
+        if stale is None or stale.all(): factor = factor_laplacian(view.laplacian(slice(None)), b)
+        elif stale.any(): factor = factor.index_put((stale,), factor_laplacian(view.laplacian(stale), b[stale]))
         plain = torch.where(b > 0, (b / sums.clamp_min(TINY)).log(), 0)
         v, before = view.sharpen(error, v + _damped_step(factor, b - sums, plain)), error
 
