@@ -8,6 +8,7 @@ Docs: https://otseg.github.io/otseg/decoder.html.md"""
 __all__ = ['ATTENTION', 'RelationshipDescriptor', 'DecoderLayer', 'Decoder']
 
 # %% ../nbs/05_decoder.ipynb #4ecb255c
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,7 +35,9 @@ class RelationshipDescriptor(nn.Module):
         text: Float[Tensor, "k n d"],  # Unit vectors, one per class and text prompt
     ) -> Float[Tensor, "b k n d"]:
         product, plain = self.linear.weight.chunk(2, dim=1)
-        return F.linear(cls[:, None, None] * text, product) + F.linear(text, plain, self.linear.bias)
+        own = product * cls[:, None] + plain  # (b, d, d), the map of each picture
+        tokens = torch.baddbmm(self.linear.bias, text.flatten(0, 1).expand(len(cls), -1, -1), own.mT)
+        return tokens.unflatten(1, text.shape[:2])
 
 # %% ../nbs/05_decoder.ipynb #7d1371f7
 class DecoderLayer(nn.Module):
@@ -86,14 +89,15 @@ class Decoder(nn.Module):
     def forward(self,
         tokens: Float[Tensor, "b k n d"],  # Text tokens from the relationship descriptor
         memory: Float[Tensor, "b m d"],    # Image tokens
+        maps: bool=True,                   # Return the prompt maps
     ) -> tuple[Float[Tensor, "b k m"], tuple[Float[Tensor, "b k m n"], ...]]:
-        "Mask logits, and the prompt maps of every layer"
-        layers = []
-        for layer in self.layers:
-            tokens, maps = layer(tokens, memory)
-            layers.append(maps)
-        layers.append(self.last(tokens, memory).prompt_maps)
-        logits = layers[-1].sum(-1)
+        "Mask logits, and the prompt maps of every layer (none of them without `maps`)"
+        sums, kept = [], []
+        for layer in (*self.layers, self.last):
+            tokens, shares = layer(tokens, memory)
+            sums.append(shares.sum(-1))
+            if maps: kept.append(shares)
+        *earlier, logits = sums
         if self.layer_product:
-            for maps in layers[:-1]: logits = logits * maps.sum(-1).sigmoid() ** (1 / (len(layers) - 1))
-        return logits, tuple(layers)
+            for s in earlier: logits = logits * s.sigmoid() ** (1 / len(earlier))
+        return logits, tuple(kept)
