@@ -16,8 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .core import check, unknown_name
-
 # %% ../nbs/00a_solvers.ipynb #210859c8
 def textbook_sinkhorn(
     cost: Float[Tensor, "b m n"],  # Cost of moving mass from token i to prompt j
@@ -30,8 +28,9 @@ def textbook_sinkhorn(
     log_a, log_b = math.log(1 / m + 1e-8), math.log(1 / n + 1e-8)
     f, g = cost.new_zeros(b, m), cost.new_zeros(b, n)
     def log_plan(f, g): return (f[:, :, None] + g[:, None] - cost) / eps
-    for n_iter in range(1, max_iter + 1):
-        before = f
+    n_iter = 0
+    while n_iter < max_iter:
+        n_iter, before = n_iter + 1, f
         f = eps * (log_a - log_plan(f, g).logsumexp(2)) + f
         g = eps * (log_b - log_plan(f, g).logsumexp(1)) + g
         if (f - before).abs().mean() < tol: break
@@ -143,12 +142,17 @@ def factor_laplacian(
     L: Float[Tensor, "b n n"],
     b: Float[Tensor, "b n"],    # Mass of the prompts
 ) -> Float[Tensor, "b n n"]:
-    "Cholesky factor of L + b b' / sum(b), which fixes the free constant; L with a hair of ridge, 1 where a mass is zero"
+    "Cholesky factor of L + b b' / sum(b), which fixes the free constant, with a hair of ridge and 1 for zero masses"
     ridge = 4 * torch.finfo(L.dtype).eps * b + (b == 0).to(L.dtype)
     fixed = L + b[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None] + torch.diag_embed(ridge)
     return torch.linalg.cholesky_ex(fixed)[0]
 
-def solve_laplacian(factor, right) -> Float[Tensor, "b n"]: return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+def solve_laplacian(
+    factor: Float[Tensor, "b n n"], # From `factor_laplacian`
+    right: Float[Tensor, "b n"],    # Sums to 0
+) -> Float[Tensor, "b n"]:
+    "x of L x = right with b . x = 0"
+    return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
 
 # %% ../nbs/00a_solvers.ipynb #78347c62
 def _root(a): return torch.where(a > 0, a.rsqrt(), 0)
@@ -204,7 +208,8 @@ class _Logarithmic:
         v, self.share, self.sharp = v * (share / self.share), share, share[:, 0] == 1
         return v
     def keep(self, which):
-        for name in ('k', 'a', 'log_a', 'log_some', 'root', 'share', 'sharp', 'plan'): setattr(self, name, getattr(self, name)[which])
+        for name in ('k', 'a', 'log_a', 'log_some', 'root', 'share', 'sharp', 'plan'):
+            setattr(self, name, getattr(self, name)[which])
 
 # %% ../nbs/00a_solvers.ipynb #c007dcc2
 def _damped_step(factor, residual, plain):
