@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .clip import ImageEncoder, build_visual, clip_config, load_clip, text_embeddings
-from .core import check, l2_normalize, read_json, unknown_name
+from .core import check, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
-from .mpsa import prompt_plan, prompt_scores
+from .mpsa import cosine_scores, prompt_plan, prompt_scores
 from .vocab import Vocab
 
 # %% ../nbs/06_model.ipynb #fdff9f5e
@@ -141,7 +141,7 @@ class OTSegHead(nn.Module):
     def score_path(self, text, memory):
         "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
         c = self.config
-        scores = einsum(l2_normalize(text), l2_normalize(memory), 'b k n d, b m d -> b k m n')
+        scores = cosine_scores(text, memory)
         plan = None if c.attention == 'softmax' else prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol)
         return prompt_scores(scores, plan, c.logit_scale)
 
