@@ -227,7 +227,8 @@ class ImageEncoder(nn.Module):
     def embed(self, image):
         "Class and patch tokens with positions, (b, 1 + h*w, width), and the grid (h, w)"
         clip, p = self.clip, self.patch
-        image = F.pad(image, (0, -image.shape[-1] % p, 0, -image.shape[-2] % p))
+        h, w = image.shape[-2:]
+        image = F.pad(image, (0, (w + p - 1) // p * p - w, 0, (h + p - 1) // p * p - h))
         x = clip.conv1(image)
         grid = tuple(x.shape[-2:])
         positions = resize_positions(clip.positional_embedding, grid).to(x.dtype)

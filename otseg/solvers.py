@@ -229,6 +229,7 @@ def _newton(view, b, max_iter, tol):
         done = live if it == max_iter else live & (error <= tol) & view.sharp if tol is not None else None
         if it == max_iter or tol is not None and done.any():
             part = view.potentials(b)
+            if it == max_iter and found is None: return *part, n_iter
             found = found or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
             for whole, p in zip(found, part): whole[todo[done]] = p[done]
             n_iter[todo[done]] = it

@@ -1,0 +1,142 @@
+"The model as a compiler, an exporter and a CUDA graph see it: one graph, and no question to the device where none is needed"
+import pytest
+import torch
+from test_model import TINY, apart, pictures, prompts
+from test_model import make as make_model
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from otseg.sinkhorn import sinkhorn
+from otseg.solvers import spread_scores
+
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'), pytest.mark.filterwarnings('ignore:.*transport problems')]
+KINDS = {'to a tolerance': dict(), 'fixed': dict(tol=None, max_iter=20), 'softmax': dict(attention='softmax')}
+ASKS = ('_local_scalar_dense', 'nonzero', 'is_nonzero', 'equal')   # operations whose result the host has to wait for
+
+CLIP = TINY | dict(model_cfg=TINY['model_cfg'] | dict(vision_cfg=TINY['model_cfg']['vision_cfg'] | dict(layers=1)))
+
+
+def make(*args, **config): return make_model(*args, **(dict(clip=CLIP, decoder_layers=2) | config))
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    torch.set_num_threads(threads)
+
+
+class Questions(TorchDispatchMode):
+    "Notes every operation that makes the host wait for a value"
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.__name__.split('.')[0] in ASKS:
+            self.asked.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('kind, training', [*((k, True) for k in KINDS), ('to a tolerance', False)])
+def test_one_graph(kind, training):
+    model, image, text = make(dropout=0., **KINDS[kind]).train(training), pictures(2), prompts()
+    plain, counter = model(image, text), CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    out = compiled(image, text)
+    assert counter.frame_count == 1
+    assert apart(out.mask_logits().detach(), plain.mask_logits().detach()) < 1e-5
+    assert apart(out.decoder_prompt_maps[0].detach(), plain.decoder_prompt_maps[0].detach()) < 1e-5
+    if not training:
+        return
+    grads = []
+    for o in (plain, out):
+        model.zero_grad()
+        o.mask_logits().square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert apart(grads[1], grads[0]) < 1e-4
+
+
+def test_a_break_would_be_seen():
+    with pytest.raises(Exception, match='(?s)graph|Dynamo'):
+        torch.compile(lambda x: x * 2 if x.sum() > 0 else x, fullgraph=True, backend='aot_eager')(torch.ones(3))
+
+
+def test_other_classes_and_sizes_need_no_break_either():
+    model = make(image_size=None).eval()
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    for k, size in ((3, (48, 40)), (5, (48, 40)), (5, (64, 52))):
+        text, image = prompts(k), pictures(1, size)
+        with torch.no_grad():
+            assert apart(compiled(image, text).mask_logits(), model(image, text).mask_logits()) < 1e-5
+
+
+def test_export_of_a_fixed_number_of_iterations_needs_none_of_our_operators():
+    class Maps(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image, text): return self.model(image, text).mask_logits()
+
+    image, text = pictures(1), prompts()
+    for kind, ours in (('fixed', False), ('to a tolerance', True)):
+        maps = Maps(make(**KINDS[kind]).eval())
+        with torch.no_grad():
+            exported = torch.export.export(maps, (image, text))
+            assert apart(exported.module()(image, text), maps(image, text)) < 1e-5
+        parts = [m for m in exported.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+        assert any('otseg' in m.code for m in parts) == ours
+
+
+@pytest.mark.parametrize('method', ['auto', 'scaling', 'log', 'newton'])
+def test_a_fixed_number_of_iterations_asks_nothing(method):
+    cost = (1 - spread_scores(3, 50, 6)).requires_grad_()
+    a, b = torch.rand(3, 50).softmax(-1), torch.rand(6).softmax(-1)
+    for options in (dict(), dict(a=a, b=b)):
+        with Questions() as q:
+            sinkhorn(cost, tol=None, max_iter=10, method=method, **options).plan.square().sum().backward()
+        assert q.asked == []
+
+
+def test_a_tolerance_has_to_ask():
+    "The operator hides its questions from this mode, the unrolled loop does not"
+    with Questions() as q:
+        sinkhorn(1 - spread_scores(3, 50, 6), tol=1e-5, grad='unrolled')
+    assert q.asked
+
+
+def test_nor_does_the_model():
+    for attention in ('mpsa', 'softmax'):
+        model, image, text = make(tol=None, max_iter=20, attention=attention).eval(), pictures(1), prompts()
+        with Questions() as q, torch.no_grad():
+            model(image, text)
+        assert q.asked == [], attention
+
+
+@pytest.mark.gpu
+def test_cuda_graph():
+    model, image, text = make('cuda', tol=None, max_iter=20).eval(), pictures(1, device='cuda'), prompts(device='cuda')
+    with torch.no_grad():
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                model(image, text)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = model(image, text).score_map
+        image.copy_(pictures(1, seed=9, device='cuda'))
+        graph.replay()
+        assert apart(out, model(image, text).score_map) < 1e-5
+
+
+@pytest.mark.slow
+def test_inductor():
+    "Needs a C++ compiler"
+    model, image, text = make().eval(), pictures(1), prompts()
+    with torch.no_grad():
+        assert apart(torch.compile(model, fullgraph=True)(image, text).mask_logits(), model(image, text).mask_logits()) < 1e-4
