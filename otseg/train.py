@@ -40,7 +40,7 @@ def forward_loss(
     vocab: Vocab,
 ) -> tuple[dict[str, Tensor], Tensor]:
     "Loss terms summed over masks (not yet divided), and the number of masks"
-    out = model(batch['image'], text)
+    out = model(batch['image'], text, maps=False)
     labels = recipe.train_labels(batch['labels'], vocab)
     if recipe.setting == 'transductive':
         labels = pseudo_labels(out, labels, vocab.seen, blend=recipe.blend, threshold=recipe.threshold)
