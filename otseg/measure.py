@@ -135,6 +135,10 @@ def _names(threads) -> str:
     "A number of threads in words"
     return f'{threads} thread{"s" * (threads > 1)}' if threads else ''
 
+def _over(vs) -> str:
+    "A ratio with two digits at least"
+    return f'{vs:.1f}' if vs >= 10 else f'{vs:.2f}' if vs >= .1 else f'{vs:.2g}'
+
 def _cell(key, value) -> str:
     "A number as a table shows it"
     if value is None: return ''
@@ -157,7 +161,7 @@ def time_tables(
         lines = [head, ['---'] * len(head)]
         for case in dict.fromkeys(r['case'] for r in timed):
             own = [r for r in timed if r['case'] == case]
-            times = [x for r in own for x in (f'{r["ms"]:.4g} ({r["min_ms"]:.4g}-{r["max_ms"]:.4g})', f'{r["vs"]:.2f}')]
+            times = [x for r in own for x in (f'{r["ms"]:.4g} ({r["min_ms"]:.4g}-{r["max_ms"]:.4g})', _over(r['vs']))]
             lines.append([case, *times, *(_cell(c, own[0].get(c)) for c in extra)])
         lines += [[r['case'], r['left_out'], *[''] * (len(head) - 2)] for r in rows if 'left_out' in r]
         tables[question] = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
@@ -174,11 +178,12 @@ def _times(ax, rows):
         label = _names(r['threads']) if r['case'] == cases[0] else None
         ax.plot(r['ms'], y, 'os^Dv'[i % 5], color=LINES[i], markersize=3.2, label=label)
     for j, case in enumerate(cases):
-        vs = ' / '.join(f'{r["vs"]:.2f}' if r['vs'] < 10 else f'{r["vs"]:.1f}' for r in rows if r['case'] == case)
+        vs = ' / '.join(_over(r['vs']) for r in rows if r['case'] == case)
         ax.text(1.02, j, vs, transform=ax.get_yaxis_transform(), va='center', size=6.5)
-    wide = max(r['ms'] for r in rows) > 5 * min(r['ms'] for r in rows)
+    wide = max(r['ms'] for r in rows) > 10 * min(r['ms'] for r in rows)
     ax.set(xscale='log' if wide else 'linear', yticks=range(len(cases)), yticklabels=cases, ylim=(len(cases) - .4, -.6))
     if not wide: ax.set_xlim(left=0)
+    ax.tick_params(which='minor', labelbottom=False)
     ax.set_title(rows[0]['question'], loc='left', pad=9)
     ax.text(1.02, 1.01, f'/ {rows[0]["base"]}', transform=ax.transAxes, size=6.5, color=FAINT)
     ax.tick_params(axis='y', length=0)
