@@ -22,7 +22,7 @@ from .checkpoint import load_checkpoint
 from .clip import clip_config
 from .core import check, seeded, unknown_name
 from .data import collate, load_dataset
-from .evaluate import predict_labels, predict_probs
+from .evaluate import predict_windows
 from .measure import measure, model_counts, saved_bytes
 from .model import OTSeg
 from .recipes import recipe_from_dict
@@ -97,7 +97,7 @@ def ask_head(bench: Bench) -> list[dict]:
     model, twin, image, text = bench.twins(name)
     visual, cls = model.image_encoder(image)
     heads = {'otseg': model.head, 'textbook loop': textbook_head(model.head), 'softmax': twin.head}
-    cases = {case: lambda h=head: h(visual, cls, text) for case, head in heads.items()}
+    cases = {case: lambda h=head: h(visual, cls, text, maps=False) for case, head in heads.items()}
     facts = {'otseg': dict(n_iter=plan_iterations(cases['otseg'])),
              'textbook loop': dict(n_iter=plan_iterations(cases['textbook loop'], textbook))}
     cases['textbook loop'] = with_solver(textbook, cases['textbook loop'])
@@ -108,7 +108,7 @@ def ask_head(bench: Bench) -> list[dict]:
 def _ask_picture(bench, name):
     "A picture from pixels to labels; base is the softmax twin"
     model, twin, image, text = bench.twins(name)
-    def picture(model): return lambda: predict_labels(predict_probs(model, image, text))
+    def picture(model): return lambda: predict_windows(model, image, text).labels()
     def forward(model): return in_sight(lambda: model(image, text))
     ours = picture(model)
     cases = {'otseg': ours, 'textbook loop': with_solver(textbook, ours), 'softmax': picture(twin)}
