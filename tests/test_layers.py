@@ -15,7 +15,7 @@ HOME = {
     'open_clip': {'clip'},
     'huggingface_hub': {'checkpoint', 'clip'},  # clip: only to know when there is no network
     'torchmetrics': {'metrics'},
-    'triton': {'sinkhorn'},
+    'triton': {'fused'},
     'matplotlib': {'charts', 'viz'},
     'ipywidgets': {'viz'},
     'IPython': {'charts', 'viz'},
