@@ -175,7 +175,7 @@ class OTSegHead(nn.Module):
                            tuple(size or (h, w)), crop)
 
 # %% ../nbs/06_model.ipynb #4ba43291
-HEAD_BYTES = 2**27  # of the head's largest array, where classes come in chunks; about six such arrays live at a time
+HEAD_BYTES = 2**26  # of the head's largest array, where classes come in chunks; about five such arrays live at a time
 
 class OTSeg(nn.Module):
     "Zero-shot semantic segmentation by optimal transport; Eqs 8 to 17"
