@@ -36,7 +36,7 @@ def window_starts(
     return [min(i * stride, length - window) for i in range(-(-(length - window) // stride) + 1)]
 
 # %% ../nbs/12_evaluate.ipynb #0ce3d5d0
-PIXEL_BYTES = 2**25  # of the largest array at picture size; about five such arrays live at a time
+PIXEL_BYTES = 2**24  # of the largest array at picture size; about five such arrays live at a time
 
 def _chunk(pixels): return max(1, PIXEL_BYTES // (4 * pixels))
 
