@@ -99,5 +99,5 @@ class Decoder(nn.Module):
             if maps: kept.append(shares)
         *earlier, logits = sums
         if self.layer_product:
-            for s in earlier: logits = logits * s.sigmoid() ** (1 / len(earlier))
+            for s in earlier: logits = logits * (F.logsigmoid(s) / len(earlier)).exp()  # its root; finite gradient
         return logits, tuple(kept)

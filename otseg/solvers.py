@@ -226,7 +226,7 @@ def _newton(view, b, max_iter, tol):
     for it in range(1, max_iter + 1):
         sums = view.fit(v)
         error = (b - sums).abs().sum(1) / b.sum(1)
-        done = live if it == max_iter else live & (error <= tol) & view.sharp if tol is not None else None
+        done = live if it == max_iter else live & ~(error > tol) & view.sharp if tol is not None else None
         if it == max_iter or tol is not None and done.any():
             part = view.potentials(b)
             if it == max_iter and found is None: return *part, n_iter
