@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .core import check, l2_normalize, unknown_name
+from .fused import fused_available, fused_backward, fused_solve
 from .solvers import SAFE_RANGE, factor_laplacian, laplacian, log_kernel, row_error
 from .solvers import solve_laplacian, solve_log, solve_newton, solve_scaling
 
@@ -93,11 +94,16 @@ def _solve_plain(cost, a, b, eps, max_iter, tol, method):
 
 def _solve(cost, a, b, eps, max_iter, tol, method):
     "plan (b, n, m), f, g, err, n_iter"
-    if method in ('log', 'scaling'): plan, u, v, n_iter = _solve_plain(cost, a, b, eps, max_iter, tol, method)
+    err = None
+    if _is_fused(cost, tol, method): plan, u, v, err, n_iter = fused_solve(cost, eps, a, b, max_iter, tol)
+    elif method in ('log', 'scaling'): plan, u, v, n_iter = _solve_plain(cost, a, b, eps, max_iter, tol, method)
     elif tol is None: plan, u, v, n_iter = _solve_far(cost, a, b, eps, max_iter, tol)
     else: plan, u, v, n_iter = _solve_auto(cost, a, b, eps, max_iter, tol)
     level = (torch.where(b > 0, v, 0) * b).sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
-    return plan, eps * (u + level), eps * (v - level), row_error(plan.detach(), a.detach()), n_iter
+    if err is None: err = row_error(plan.detach(), a.detach())
+    return plan, eps * (u + level), eps * (v - level), err, n_iter
+
+def _is_fused(cost, tol, method): return method == 'auto' and tol is not None and fused_available(cost)
 
 # %% ../nbs/01_sinkhorn.ipynb #cfd73fcb
 def _divide(x, y): return torch.where(y > 0, x / torch.where(y > 0, y, 1), 0)
@@ -113,8 +119,10 @@ def _implicit_gradient(plan, grad_plan, right_a, right_b):
     alpha = _divide(r - torch.bmm(beta[:, None], plan)[:, 0], a)
     return W - plan * (alpha[:, None] + beta[:, :, None]), alpha, beta
 
-def _backward(plan, g, eps, shapes, grad_plan, grad_f, grad_g):
+def _backward(plan, g, eps, shapes, needed, grad_plan, grad_f, grad_g):
     "Gradients of cost, a and b, from those of the plan (b, n, m) and of the potentials, which may be None"
+    plain = grad_f is None and grad_g is None and not any(needed[1:3]) and not torch.is_grad_enabled()
+    if plain and fused_available(plan.mT): return -fused_backward(plan, grad_plan).mT / eps, None, None
     b, zero = plan.sum(2), plan.new_zeros(len(plan), 1)
     up_a, up_b = (zero if x is None else eps * x for x in (grad_f, grad_g))
     if grad_f is None and grad_g is None: free = zero
@@ -130,8 +138,14 @@ def _backward(plan, g, eps, shapes, grad_plan, grad_f, grad_g):
 @torch.library.custom_op('otseg::transport', mutates_args=())
 def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, method: str
                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    with torch.autocast(cost.device.type, enabled=False): out = _solve(cost, a, b, eps, max_iter, tol, method)
-    if not (out[3] <= tol).all():
+    with torch.autocast(cost.device.type, enabled=False):
+        out = _solve(cost, a, b, eps, max_iter, tol, method)
+        left = ~(out[3] <= tol)
+        if _is_fused(cost, tol, method) and left.any():
+            again = _solve(cost[left], *(w if len(w) == 1 else w[left] for w in (a, b)), eps, max_iter, tol, 'newton')
+            for whole, part in zip(out, again): whole[left] = part
+            left = ~(out[3] <= tol)
+    if left.any():
         warnings.warn(f'some transport problems stopped after {max_iter} iterations with a marginal error above '
                       f'{tol:.0e} (see `err` of the result). Raise `max_iter`, `eps` or `tol`.', stacklevel=2)
     return tuple(out)
@@ -151,7 +165,8 @@ def _keep(ctx, inputs, output):
 def _backward_op(ctx, grad_plan, grad_f, grad_g, *_):
     plan, g = ctx.saved_tensors
     with torch.autocast(plan.device.type, enabled=False):
-        return *_backward(plan, g, ctx.eps, ctx.shapes, grad_plan, grad_f, grad_g), None, None, None, None
+        grads = _backward(plan, g, ctx.eps, ctx.shapes, ctx.needs_input_grad, grad_plan, grad_f, grad_g)
+        return *grads, None, None, None, None
 
 _transport.register_autograd(_backward_op, setup_context=_keep)
 
