@@ -154,6 +154,31 @@ def test_gradient_of_a_sharp_plan():
     assert (fused_backward(plan, g) - want).abs().max() < 1e-5 * want.abs().max()
 
 
+@on_device
+@pytest.mark.parametrize('eps, max_iter', [(.05, 200), (1e-3, 12)])  # the second: the kernel leaves some to Newton
+def test_sinkhorn_takes_the_kernel_and_agrees_with_newton(monkeypatch, eps, max_iter):
+    import otseg.sinkhorn as room
+    calls = []
+    for name in ('fused_solve', 'fused_backward'):
+        plain = getattr(room, name)
+        monkeypatch.setattr(room, name, lambda *args, name=name, plain=plain: calls.append(name) or plain(*args))
+    cost = torch.cat([costs(3, 40, 6, .25), costs(1, 40, 6, .02)]).requires_grad_()
+    grad, results = torch.randn(4, 40, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE), {}
+    for method in ('auto', 'newton'):
+        out = room.sinkhorn(cost, eps, tol=1e-5, max_iter=max_iter if method == 'auto' else 200, method=method)
+        (out.plan * grad).sum().backward()
+        results[method], cost.grad = (out, cost.grad), None
+    assert calls == ['fused_solve', 'fused_backward', 'fused_backward']
+    (ours, ours_grad), (newton, newton_grad) = results['auto'], results['newton']
+    if eps == .05: assert ours.converged.all()
+    assert (ours.plan - newton.plan)[ours.converged].abs().max() < 2e-5 and ours.converged[3]
+    assert (ours.g - newton.g)[ours.converged].abs().max() < 1e-4
+    assert (ours_grad - newton_grad)[ours.converged].norm() < 1e-3 * newton_grad.norm()
+    a, b = (torch.rand(4, s).to(DEVICE).softmax(-1).requires_grad_() for s in (40, 6))  # masses: by torch's gradient
+    room.sinkhorn(cost, a=a, b=b, tol=1e-5).plan.square().sum().backward()
+    assert a.grad.isfinite().all() and b.grad.isfinite().all() and len(calls) == 4
+
+
 @pytest.mark.gpu
 @here_only
 @pytest.mark.parametrize('b, m, n, eps, tol', [
