@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from .core import check, l2_normalize, unknown_name
 from .sinkhorn import sinkhorn
-from .solvers import SAFE_RANGE
 
 # %% ../nbs/02_mpsa.ipynb #77501650
 def cosine_scores(
@@ -38,8 +37,7 @@ def prompt_plan(
     "Transport plan of each picture and class; total mass 1, prompt marginal 1/n, token marginal 1/m; Eq 10"
     check(scores.ndim == 4, '`scores` should be (b, k, m, n)', tuple(scores.shape),
           'Axes: batch, classes, tokens, prompts.')
-    if kwargs.get('tol', '') is None and 2 / eps <= SAFE_RANGE: kwargs = dict(method='scaling') | kwargs  # |cosine| <= 1
-    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, **kwargs).plan
+    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, bound=2., **kwargs).plan
     return rearrange(plan, '(b k) m n -> b k m n', b=len(scores))
 
 # %% ../nbs/02_mpsa.ipynb #89b05572

@@ -64,7 +64,7 @@ def solver_cases(
     def add(name, solve, n_iter):
         cases[name], plan = solve, solve(cost)
         facts[name] = dict(n_iter=n_iter, error=marginal_error(plan)) if n_iter else {}
-    add('otseg', lambda c: sinkhorn(c, eps, tol=tol).plan,
+    add('otseg', lambda c: sinkhorn(c, eps, tol=tol, bound=2.).plan,
         int(sinkhorn(cost, eps, tol=tol).n_iter.max()))
     add('textbook loop', lambda c: textbook_sinkhorn(c, eps)[0], textbook_sinkhorn(cost, eps)[1])
     for name, others in (('POT', _pot), ('GeomLoss', _geomloss)):

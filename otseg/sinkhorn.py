@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .core import check, l2_normalize, unknown_name
 from .fused import fused_available, fused_backward, fused_solve
-from .solvers import SAFE_RANGE, factor_laplacian, laplacian, log_kernel, row_error
+from .solvers import SAFE_RANGE, laplacian, log_kernel, pin, row_error
 from .solvers import solve_laplacian, solve_log, solve_newton, solve_scaling
 
 # %% ../nbs/01_sinkhorn.ipynb #f337adf8
@@ -52,13 +52,13 @@ def _marginal(w, b, size, name, like, ask=True):
     return w if w.ndim == 2 else w[None]
 
 # %% ../nbs/01_sinkhorn.ipynb #140091ed
-def _solve_near(cost, a, b, eps, max_iter, tol):
-    "Newton on the exponential; the whole range of each problem's cost is within `SAFE_RANGE` times eps"
-    level = cost.amin((1, 2))[:, None] / eps
+def _solve_near(cost, a, b, eps, max_iter, tol, level=None):
+    "Newton on the exponential; the costs of each problem, from their level on, are within `SAFE_RANGE` times eps"
     k = torch.empty_like(cost.mT, memory_format=torch.contiguous_format)
-    torch.add(level[:, :, None], cost.mT, alpha=-1 / eps, out=k)
+    if level is None: torch.mul(cost.mT, -1 / eps, out=k)
+    else: torch.add(level[:, None, None] / eps, cost.mT, alpha=-1 / eps, out=k)
     plan, u, v, n_iter = solve_newton(k, a, b, max_iter, tol)
-    return plan, u.add_(level), v, n_iter
+    return plan, u if level is None else u.add_(level[:, None] / eps), v, n_iter
 
 def _solve_far(cost, a, b, eps, max_iter, tol):
     "Newton on logarithms, in float64 where the device has it"
@@ -67,14 +67,16 @@ def _solve_far(cost, a, b, eps, max_iter, tol):
     plan, u, v, n_iter = solve_newton(k, a.to(wide), b.to(wide), max_iter, tol, log=True)
     return plan.to(cost.dtype), (u + lowest / eps).to(cost.dtype), v.to(cost.dtype), n_iter
 
-def _solve_auto(cost, a, b, eps, max_iter, tol):
-    "Each problem by the way that suits its range"
-    near = cost.amax((1, 2)) - cost.amin((1, 2)) <= SAFE_RANGE * eps
-    if near.all(): return _solve_near(cost, a, b, eps, max_iter, tol)
+def _solve_auto(cost, a, b, eps, max_iter, tol, bound):
+    "Each problem by the way that suits its range; `bound` on the costs, where known, saves a look at them"
+    if 0 <= bound <= SAFE_RANGE * eps: return _solve_near(cost, a, b, eps, max_iter, tol)
+    level = cost.amin((1, 2))
+    near = cost.amax((1, 2)) - level <= SAFE_RANGE * eps
+    if near.all(): return _solve_near(cost, a, b, eps, max_iter, tol, level)
     if not near.any(): return _solve_far(cost, a, b, eps, max_iter, tol)
     whole = None
-    for solve, which in ((_solve_near, near), (_solve_far, ~near)):
-        part = solve(cost[which], *(w if len(w) == 1 else w[which] for w in (a, b)), eps, max_iter, tol)
+    for which, solve, *more in ((near, _solve_near, level[near]), (~near, _solve_far)):
+        part = solve(cost[which], *(w if len(w) == 1 else w[which] for w in (a, b)), eps, max_iter, tol, *more)
         whole = whole or [p.new_empty(len(cost), *p.shape[1:]) for p in part]
         for all_of_it, p in zip(whole, part): all_of_it[which] = p
     return whole
@@ -92,13 +94,13 @@ def _solve_plain(cost, a, b, eps, max_iter, tol, method):
     plan, u, v, n_iter = (solve_scaling if method == 'scaling' else solve_log)(k, a, b, max_iter, tol)
     return plan, u + lowest / eps, v, n_iter
 
-def _solve(cost, a, b, eps, max_iter, tol, method):
+def _solve(cost, a, b, eps, max_iter, tol, method, bound):
     "plan (b, n, m), f, g, err, n_iter"
     err = None
     if _is_fused(cost, tol, method): plan, u, v, err, n_iter = fused_solve(cost, eps, a, b, max_iter, tol)
     elif method in ('log', 'scaling'): plan, u, v, n_iter = _solve_plain(cost, a, b, eps, max_iter, tol, method)
     elif tol is None: plan, u, v, n_iter = _solve_far(cost, a, b, eps, max_iter, tol)
-    else: plan, u, v, n_iter = _solve_auto(cost, a, b, eps, max_iter, tol)
+    else: plan, u, v, n_iter = _solve_auto(cost, a, b, eps, max_iter, tol, bound)
     level = (torch.where(b > 0, v, 0) * b).sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
     if err is None: err = row_error(plan.detach(), a.detach())
     return plan, eps * (u + level), eps * (v - level), err, n_iter
@@ -115,7 +117,9 @@ def _implicit_gradient(plan, grad_plan, right_a, right_b):
     r, c = W.sum(1) + right_a, W.sum(2) + right_b
     root = torch.where(a > 0, torch.where(a > 0, a, 1).rsqrt(), 0)
     right = c - torch.bmm(plan, _divide(r, a)[:, :, None])[:, :, 0]
-    beta = solve_laplacian(factor_laplacian(laplacian(plan * root[:, None]), b), right)
+    half = plan * root[:, None]
+    factor = torch.linalg.cholesky_ex(laplacian(torch.bmm(half, half.mT)) + pin(b))[0]
+    beta = solve_laplacian(factor, right)
     alpha = _divide(r - torch.bmm(beta[:, None], plan)[:, 0], a)
     return W - plan * (alpha[:, None] + beta[:, :, None]), alpha, beta
 
@@ -136,13 +140,14 @@ def _backward(plan, g, eps, shapes, needed, grad_plan, grad_f, grad_g):
 
 # %% ../nbs/01_sinkhorn.ipynb #b0034f93
 @torch.library.custom_op('otseg::transport', mutates_args=())
-def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, method: str
+def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, method: str, bound: float
                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(cost.device.type, enabled=False):
-        out = _solve(cost, a, b, eps, max_iter, tol, method)
+        out = _solve(cost, a, b, eps, max_iter, tol, method, bound)
         left = ~(out[3] <= tol)
         if _is_fused(cost, tol, method) and left.any():
-            again = _solve(cost[left], *(w if len(w) == 1 else w[left] for w in (a, b)), eps, max_iter, tol, 'newton')
+            mass = (w if len(w) == 1 else w[left] for w in (a, b))
+            again = _solve(cost[left], *mass, eps, max_iter, tol, 'newton', bound)
             for whole, part in zip(out, again): whole[left] = part
             left = ~(out[3] <= tol)
     if left.any():
@@ -151,7 +156,7 @@ def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, to
     return tuple(out)
 
 @_transport.register_fake
-def _(cost, a, b, eps, max_iter, tol, method):
+def _(cost, a, b, eps, max_iter, tol, method, bound):
     size, m, n = cost.shape
     new = cost.new_empty
     return new(size, n, m), new(size, m), new(size, n), new(size), new(size, dtype=torch.long)
@@ -166,7 +171,7 @@ def _backward_op(ctx, grad_plan, grad_f, grad_g, *_):
     plan, g = ctx.saved_tensors
     with torch.autocast(plan.device.type, enabled=False):
         grads = _backward(plan, g, ctx.eps, ctx.shapes, ctx.needs_input_grad, grad_plan, grad_f, grad_g)
-        return *grads, None, None, None, None
+        return *grads, None, None, None, None, None
 
 _transport.register_autograd(_backward_op, setup_context=_keep)
 
@@ -187,6 +192,7 @@ def sinkhorn(
                                      # None = always `max_iter`, unchecked and without waiting for the device
     method: str='auto',            # "auto"; "newton"; or plain Sinkhorn by "scaling" or in the "log" domain
     grad: str='implicit',          # "implicit", by the marginals; "unrolled", through every iteration of a plain method
+    bound: float=None,             # Costs are known to lie in 0..bound, as 1 - cosine in 0..2; None = look at them
 ) -> SinkhornOutput:
     "Entropic transport plans, differentiable; Eqs 3 and 4"
     _check_arguments(cost, eps, max_iter, method, grad)
@@ -199,9 +205,11 @@ def sinkhorn(
             ma, mb = (w.sum(-1) for w in mass)
             check(bool(torch.isclose(ma, mb, rtol=1e-4).all()), '`a` and `b` should have the same total mass',
                   f'{ma[0]:.4g} and {mb[0]:.4g}', 'Divide each by its sum.')
-        if method == 'auto' and (tol is None or grad == 'unrolled'): method = 'log'
+        bound = -1. if bound is None else float(bound)
+        if method == 'auto' and (tol is None or grad == 'unrolled'):
+            method = 'scaling' if 0 <= bound <= SAFE_RANGE * eps else 'log'
         run = _solve if grad == 'unrolled' else _Fixed.apply if tol is None else _transport
-        plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method)
+        plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method, bound)
         err = err.detach()
         converged = torch.ones_like(err, dtype=torch.bool) if tol is None else err <= tol
         return SinkhornOutput(rearrange(plan, 'b n m -> b m n'), f, g, err, n_iter, converged)

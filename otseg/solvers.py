@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/solvers.html.md"""
 
 # %% auto #0
 __all__ = ['SAFE_RANGE', 'TINY', 'textbook_sinkhorn', 'spread_scores', 'log_kernel', 'Solution', 'row_error', 'solve_log',
-           'solve_scaling', 'laplacian', 'factor_laplacian', 'solve_laplacian', 'solve_newton']
+           'solve_scaling', 'laplacian', 'pin', 'solve_laplacian', 'solve_newton']
 
 # %% ../nbs/00a_solvers.ipynb #71a6e89d
 import math
@@ -127,28 +127,23 @@ def solve_scaling(k, a, b, max_iter, tol) -> Solution:
             n_iter += active
     return Solution(K * x[:, None] * y[:, :, None], x.log(), y.log(), n_iter)
 
-# %% ../nbs/00a_solvers.ipynb #14102a73
+# %% ../nbs/00a_solvers.ipynb #f9675967
 def laplacian(
-    half: Float[Tensor, "b n m"],  # plan / sqrt(a)
-    scale: Float[Tensor, "b n"]=None, # Factor per prompt that `half` lacks; None = 1
+    shared: Float[Tensor, "b n n"], # T' diag(1/a) T of a plan T with exact row sums
 ) -> Float[Tensor, "b n n"]:
-    "diag(T' 1) - T' diag(1/a) T of a plan T with exact row sums, without cancellation"
-    shared = torch.bmm(half, half.mT)
-    if scale is not None: shared = shared * scale[:, :, None] * scale[:, None]
-    shared = shared - torch.diag_embed(shared.diagonal(dim1=1, dim2=2))
-    return torch.diag_embed(shared.sum(-1)) - shared
+    "diag(T' 1) - shared, by its off-diagonals alone"
+    apart = shared - torch.diag_embed(shared.diagonal(dim1=1, dim2=2))
+    return torch.diag_embed(apart.sum(-1)) - apart
 
-def factor_laplacian(
-    L: Float[Tensor, "b n n"],
-    b: Float[Tensor, "b n"],    # Mass of the prompts
+def pin(
+    b: Float[Tensor, "b n"],  # Mass of the prompts
 ) -> Float[Tensor, "b n n"]:
-    "Cholesky factor of L + b b' / sum(b), which fixes the free constant, with a hair of ridge and 1 for zero masses"
-    ridge = 4 * torch.finfo(L.dtype).eps * b + (b == 0).to(L.dtype)
-    fixed = L + b[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None] + torch.diag_embed(ridge)
-    return torch.linalg.cholesky_ex(fixed)[0]
+    "What makes a Laplacian invertible: b b' / sum(b), for its free constant, a hair of ridge, and 1 for zero masses"
+    ridge = 4 * torch.finfo(b.dtype).eps * b + (b == 0).to(b.dtype)
+    return b[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None] + torch.diag_embed(ridge)
 
 def solve_laplacian(
-    factor: Float[Tensor, "b n n"], # From `factor_laplacian`
+    factor: Float[Tensor, "b n n"], # Cholesky factor of a Laplacian plus `pin`
     right: Float[Tensor, "b n"],    # Sums to 0
 ) -> Float[Tensor, "b n"]:
     "x of L x = right with b . x = 0"
@@ -162,22 +157,28 @@ def _mean_cost(k, a):
     total = k @ a[0] if len(a) == 1 else _sums(k, a)
     return -torch.where(total.isfinite(), total, 0) / a.sum(-1, keepdim=True)
 
+def _shared(plan, root):
+    "T' diag(1/a) T, (b, n, n), of a plan (b, n, m); a part at a time, which stays in the cache"
+    parts = ((p * r[:, None] for p, r in zip(plan.split(64), root.split(64))))
+    return torch.cat([torch.bmm(half, half.mT) for half in parts])
+
 class _Scaled:
     "Finite k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
     def __init__(self, k, a, b):
         self.a, self.root = a.expand(len(k), -1), _root(a).expand(len(k), -1)
-        self.some, self.sharp, self.start = (b > 0).to(k.dtype), True, _mean_cost(k, a)
+        self.some, self.sharp, start = (b > 0).to(k.dtype), True, _mean_cost(k, a)
+        self.start = start - (start.amax(1, keepdim=True) + start.amin(1, keepdim=True)) / 2
         self.K = k.exp_()
 
     def fit(self, v):
-        self.y = (v - (v.amax(1, keepdim=True) + v.amin(1, keepdim=True)) / 2).exp() * self.some
+        self.y = v.exp() * self.some
         self.x = self.a / torch.bmm(self.y[:, None], self.K)[:, 0]
         self.sums = _sums(self.K, self.x)
         return self.y * self.sums
 
-    def laplacian(self, which):
-        parts = zip(*(t[which].split(64) for t in (self.K, self.x, self.root, self.y)))  # a part fits the cache
-        return torch.cat([laplacian(K * (x * root)[:, None], y) for K, x, root, y in parts])
+    def shared(self, which):
+        y = self.y[which]
+        return _shared(self.K[which], (self.x * self.root)[which]) * (y[:, :, None] * y[:, None])
 
     def potentials(self, b): return self.x, b / self.sums.clamp_min(TINY)
     def sharpen(self, error, v): return v
@@ -201,7 +202,7 @@ class _Logarithmic:
         self.sums = self.plan.sum(2)
         return self.sums
 
-    def laplacian(self, which): return laplacian(self.plan[which] * self.root[which, None])
+    def shared(self, which): return _shared(self.plan[which], self.root[which])
     def potentials(self, b): return self.u, self.v + (b / self.sums.clamp_min(TINY)).log()
     def sharpen(self, error, v):
         share = torch.where(error[:, None] < .1, (4 * self.share).clamp(max=1), self.share)
@@ -212,40 +213,43 @@ class _Logarithmic:
             setattr(self, name, getattr(self, name)[which])
 
 # %% ../nbs/00a_solvers.ipynb #c007dcc2
-def _damped_step(factor, residual, plain):
-    "Newton's step, shortened so that it climbs; `plain`, a step of Sinkhorn, where the factor failed"
+def _damped_step(factor, residual, share):
+    "Newton's step, shortened so that it climbs; up the gradient where the factor failed"
     step = solve_laplacian(factor, residual)
+    step = torch.where(step.isfinite().all(1, keepdim=True), step, residual * share)
     reach = (step.amax(1, keepdim=True) - step.amin(1, keepdim=True)).clamp_min(1e-20)
-    step = step * (reach.log1p() / reach)
-    return torch.where(step.isfinite().all(1, keepdim=True), step, plain)
+    return step * (reach.log1p() / reach)
 
 def _newton(view, b, max_iter, tol):
     "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem"
     todo, n_iter = torch.arange(len(b), device=b.device), torch.full((len(b),), max_iter, device=b.device)
     live, v, before, factor, found = torch.ones_like(todo, dtype=torch.bool), view.start, None, None, None
+    share, anchor, mass = torch.where(b > 0, 1 / b, 0), pin(b), b.sum(1)
     for it in range(1, max_iter + 1):
-        sums = view.fit(v)
-        error = (b - sums).abs().sum(1) / b.sum(1)
+        residual = b - view.fit(v)
+        error = residual.abs().sum(1) / mass
+        if it == max_iter and found is None: return *view.potentials(b), n_iter
         done = live if it == max_iter else live & ~(error > tol) & view.sharp if tol is not None else None
-        if it == max_iter or tol is not None and done.any():
-            part = view.potentials(b)
-            if it == max_iter and found is None: return *part, n_iter
+        if done is not None and (which := done.nonzero()[:, 0]).numel():
+            if found is None and len(which) == len(n_iter): return *view.potentials(b), n_iter.fill_(it)
+            part, where = view.potentials(b), todo[which]
             found = found or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
-            for whole, p in zip(found, part): whole[todo[done]] = p[done]
-            n_iter[todo[done]] = it
+            for whole, p in zip(found, part): whole[where] = p[which]
+            n_iter[where] = it
             live = live & ~done
-            left = int(live.sum())
-            if left == 0: return *found, n_iter
-            if left < .75 * len(live):  # the finished ones leave; a few may as well go round, unheard
-                view.keep(live)
-                todo, b, v, sums, error = (t[live] for t in (todo, b, v, sums, error))
-                if before is not None: before, factor = before[live], factor[live]
-                live = live[live]
-        stale = None if tol is None or before is None else live & ~(error <= .1 * before)
-        if stale is None or stale.all(): factor = factor_laplacian(view.laplacian(slice(None)), b)
-        elif stale.any(): factor = factor.index_put((stale,), factor_laplacian(view.laplacian(stale), b[stale]))
-        plain = torch.where(b > 0, (b / sums.clamp_min(TINY)).log(), 0)
-        v, before = view.sharpen(error, v + _damped_step(factor, b - sums, plain)), error
+            left = live.nonzero()[:, 0]
+            if not len(left): return *found, n_iter
+            if len(left) < .75 * len(live):  # the finished ones leave; a few may as well go round, unheard
+                view.keep(left)
+                todo, b, v, residual, error, share, anchor, mass, live = (
+                    t[left] for t in (todo, b, v, residual, error, share, anchor, mass, live))
+                if before is not None: before, factor = before[left], factor[left]
+        stale = None if tol is None or before is None else (live & ~(error <= .1 * before)).nonzero()[:, 0]
+        if stale is None or len(stale) == len(live): factor = _factor(view.shared(slice(None)), anchor)
+        elif len(stale): factor = factor.index_copy(0, stale, _factor(view.shared(stale), anchor[stale]))
+        v, before = view.sharpen(error, v + _damped_step(factor, residual, share)), error
+
+def _factor(shared, anchor): return torch.linalg.cholesky_ex(laplacian(shared) + anchor)[0]
 
 def solve_newton(k, a, b, max_iter, tol, log=False) -> Solution:
     "Damped Newton on the semi-dual; `k` is overwritten and within `SAFE_RANGE`, or anything with `log`; no gradient"
