@@ -26,7 +26,8 @@ from .evaluate import predict_windows
 from .measure import measure, model_counts, saved_bytes
 from .model import OTSeg
 from .recipes import recipe_from_dict
-from .rivals import in_sight, plan_iterations, solver_cases, textbook, textbook_head, twins, with_solver
+from .rivals import in_sight, plan_iterations, solver_cases, text_for, textbook, textbook_head, twins
+from .rivals import with_solver
 from .runs import environment
 from .solvers import spread_scores
 from .train import forward_loss
@@ -89,19 +90,24 @@ def ask_solver(bench: Bench) -> list[dict]:
     for name, f in cases.items(): facts[name]['saved_mb'] = saved_bytes(lambda f=f: f(leaf)) / 1e6
     return rows + bench.measure('Sinkhorn, forward + backward', {k: gradient(f) for k, f in cases.items()}, facts=facts)
 
-# %% ../nbs/15d_bench.ipynb #94d53739
+# %% ../nbs/15d_bench.ipynb #b3fa1556
 @torch.no_grad()
-def ask_head(bench: Bench) -> list[dict]:
-    "The head on the tokens of a picture, for the last vocabulary"
-    name = list(bench.vocabularies)[-1]
-    model, twin, image, text = bench.twins(name)
-    visual, cls = model.image_encoder(image)
-    heads = {'otseg': model.head, 'textbook loop': textbook_head(model.head), 'softmax': twin.head}
+def _ask_head(bench, question, heads, visual, cls, text):
     cases = {case: lambda h=head: h(visual, cls, text, maps=False) for case, head in heads.items()}
     facts = {'otseg': dict(n_iter=plan_iterations(cases['otseg'])),
              'textbook loop': dict(n_iter=plan_iterations(cases['textbook loop'], textbook))}
     cases['textbook loop'] = with_solver(textbook, cases['textbook loop'])
-    return bench.measure(f'Head, {name}', cases, facts=facts)
+    return bench.measure(question, cases, facts=facts)
+
+def ask_head(bench: Bench) -> list[dict]:
+    "The head on the tokens of a picture, for the last vocabulary, with scores as CLIP gives them and with wide ones"
+    name = list(bench.vocabularies)[-1]
+    model, twin, image, text = bench.twins(name)
+    with torch.no_grad(): visual, cls = model.image_encoder(image)
+    wide = text_for(*text.shape[:2], visual[0].flatten(1).T, bench.seed, pull=.9)
+    heads = {'otseg': model.head, 'textbook loop': textbook_head(model.head), 'softmax': twin.head}
+    return [row for question, t in ((f'Head, {name}', text), (f'Head, {name}, wide scores', wide))
+            for row in _ask_head(bench, question, heads, visual, cls, t)]
 
 # %% ../nbs/15d_bench.ipynb #7d37ba3f
 @torch.no_grad()

@@ -80,6 +80,7 @@ def text_for(
     n: int,                        # Text prompts per class
     tokens: Float[Tensor, "m d"],  # Image tokens that the scores are to tell apart
     seed: int=0,
+    pull: float=0.05,              # Share of each part that points to where the tokens differ: the spread of the scores
 ) -> Float[Tensor, "k n d"]:
     "Unit vectors with the cosines that text embeddings have: parts in common, of the class, the template and the pair"
     g = torch.Generator().manual_seed(seed)
@@ -87,7 +88,7 @@ def text_for(
     def part(share, *shape):
         free = l2_normalize(torch.randn(*shape, x.shape[1], generator=g))
         bound = l2_normalize(torch.randn(*shape, len(x), generator=g) @ x)
-        return share**.5 * (.95**.5 * free + .05**.5 * bound)
+        return share**.5 * ((1 - pull)**.5 * free + pull**.5 * bound)
     return l2_normalize(part(.75, 1, 1) + part(.17, k, 1) + part(.06, 1, n) + part(.02, k, n)).to(tokens)
 
 # %% ../nbs/15c_rivals.ipynb #de2fcb42
