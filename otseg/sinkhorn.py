@@ -103,7 +103,7 @@ def _solve(cost, a, b, eps, max_iter, tol, method, bound):
     else: plan, u, v, n_iter = _solve_auto(cost, a, b, eps, max_iter, tol, bound)
     level = (torch.where(b > 0, v, 0) * b).sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
     if err is None: err = row_error(plan.detach(), a.detach())
-    return plan, eps * (u + level), eps * (v - level), err, n_iter
+    return plan, (u + level).mul_(eps), (v - level).mul_(eps), err, n_iter
 
 def _is_fused(cost, tol, method): return method == 'auto' and tol is not None and fused_available(cost)
 

@@ -73,7 +73,7 @@ def row_error(
     a: Float[Tensor, "#b m"],      # Mass of the tokens
 ) -> Float[Tensor, "b"]:
     "Total error of the row sums, as a share of the mass"
-    return (plan.sum(1) - a).abs().sum(-1) / a.sum(-1)
+    return plan.sum(1).sub_(a).abs_().sum(-1) / a.sum(-1)
 
 # %% ../nbs/00a_solvers.ipynb #c562378f
 def solve_log(k, a, b, max_iter, tol) -> Solution:
@@ -159,7 +159,7 @@ def _mean_cost(k, a):
 
 def _shared(plan, root):
     "T' diag(1/a) T, (b, n, n), of a plan (b, n, m); a part at a time, which stays in the cache"
-    parts = ((p * r[:, None] for p, r in zip(plan.split(64), root.split(64))))
+    parts = (p * r[:, None] for p, r in zip(plan.split(32), root.split(32)))
     return torch.cat([torch.bmm(half, half.mT) for half in parts])
 
 class _Scaled:
@@ -256,4 +256,4 @@ def solve_newton(k, a, b, max_iter, tol, log=False) -> Solution:
     b = b.expand(len(k), -1)
     x, y, n_iter = _newton((_Logarithmic if log else _Scaled)(k, a, b), b, max_iter, tol)
     if log: return Solution((k + x[:, None] + y[:, :, None]).exp(), x, y, n_iter)
-    return Solution(k.mul_(x[:, None]).mul_(y[:, :, None]), x.log(), y.log(), n_iter)
+    return Solution(k.mul_(x[:, None]).mul_(y[:, :, None]), x.log_(), y.log_(), n_iter)
