@@ -102,7 +102,7 @@ def _logsumexp(z, dim):
     return torch.where(s == -math.inf, -1e30 if z.dtype == torch.float64 else -1e20, s)
 
 # %% ../nbs/00a_solvers.ipynb #3e81e66f
-SAFE_RANGE = 60.  # of cost / eps within a row: up to here nothing over- or underflows in float32
+SAFE_RANGE = 60.  # of cost / eps within a problem: up to here nothing over- or underflows in float32
 TINY = 1e-37      # in place of the sum of a row or column where nothing may come
 
 def _fit_rows(K, y, a): return a / torch.bmm(y[:, None], K)[:, 0].clamp_min(TINY)
