@@ -1,0 +1,214 @@
+"The command otseg-study as a user runs it, at its smallest size: resuming, interruption, pairing, and every mistake"
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import COMMANDS, misused, refused, shell, tree
+
+from otseg import study as module
+from otseg.compare import paired_p, score_of, summarise, t_quantile, t_within
+from otseg.core import InputError
+from otseg.model import OTSeg
+from otseg.studies import STUDIES
+from otseg.study import Study, initial_weights, run_study, shared_start, stored_runs
+
+COMMANDS['otseg-study'] = 'study'
+RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
+ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']
+PAIR = Study('pair', 'Does it run?', {'mpsa': {}, 'softmax': dict(attention='softmax')}, 'softmax', seeds=2, steps=2,
+             scenes=3)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    "An empty working directory"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('OTSEG_CACHE', str(tmp_path / 'cache'))
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def result(tmp_path_factory):
+    "What a whole study with two processes leaves and says"
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(tmp_path_factory.mktemp('study'))
+        code, out, err = process(*RUN, '--only', 'mpsa-6', '--jobs', '2')
+        assert code == 0, err
+        return out, {p: json.loads(b) for p, b in tree('new').items() if b is not None}
+
+
+def process(name, *argv):
+    "The command in a process of its own: what it starts itself has to find its way without the tests"
+    script = Path(name).resolve()
+    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name]} as f\n'
+                      'if __name__ == "__main__": sys.exit(f())\n')
+    env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
+    got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300)
+    return got.returncode, got.stdout, got.stderr
+
+
+def test_files(result):
+    out, files = result
+    assert sorted(files) == [f'attention/{v}-{s}.json' for v in ('mpsa-6', 'softmax-6') for s in (0, 1)]
+    assert 'runs: new/attention' in out and 'blend 0.5 (OTSeg+)' in out and 'score map alone' in out
+
+
+def test_record(result):
+    _, files = result
+    for record in files.values():
+        assert record['machine']['threads'] == 1 and {'commit', 'cpu', 'torch'} <= set(record['machine'])
+        assert [r['blend'] for r in record['test']] == [.5, 1., 0.] and len(record['val']) == 9
+        assert all(len(r['iou']) == 26 and 0 <= r['miou_seen'] <= 1 for r in record['test'])
+        assert record['settings']['recipe']['seed'] == record['seed'] and record['settings']['scenes']['test'] == 3
+        assert set(record['diversity']) == {'score_map', 'decoder'} and record['seconds']['train'] > 0
+
+
+def test_the_table_is_of_the_files(result):
+    out, files = result
+    runs = list(files.values())
+    for row in summarise(runs, 'softmax-6'):
+        own = [score_of(r, 'hiou') for r in runs if r['variant'] == row['variant']]
+        assert row['hiou']['mean'] == pytest.approx(sum(own) / 2)
+        assert f'| {row["variant"]} | 2 | ' in out
+    assert '2 steps of 8' in out and 'at least 100% of the initial tensors' in out
+
+
+def test_processes_give_what_one_process_gives(result, folder):
+    _, files = result
+    assert shell(*ONE)[0] == 0
+    for name in ('softmax-6-0', 'softmax-6-1'):
+        here, there = json.loads(Path(f'new/attention/{name}.json').read_text()), files[f'attention/{name}.json']
+        assert {k: v for k, v in here.items() if k != 'seconds'} == {k: v for k, v in there.items() if k != 'seconds'}
+
+
+def test_a_study_goes_on_where_it_stopped(folder, monkeypatch):
+    "Stopped in the middle of a run: the finished ones stay as they are, nothing half-made is left, the rest is done"
+    done, whole = [], module.run_variant
+
+    def breaks(study, variant, seed):
+        if len(done) == 2: raise KeyboardInterrupt
+        done.append((variant, seed))
+        return whole(study, variant, seed)
+
+    monkeypatch.setattr(module, 'run_variant', breaks)
+    with pytest.raises(KeyboardInterrupt): run_study(PAIR, 'new', jobs=1)
+    first = {k: v for k, v in tree('new').items() if v is not None}
+    assert sorted(first) == ['pair/mpsa-0.json', 'pair/softmax-0.json']
+    assert len(stored_runs(PAIR, 'new')) == 2
+    done.clear()
+    run_study(PAIR, 'new', jobs=1)
+    assert done == [('mpsa', 1), ('softmax', 1)]
+    after = tree('new')
+    assert len([v for v in after.values() if v is not None]) == 4 and all(after[k] == v for k, v in first.items())
+    done[:] = []
+    assert len(run_study(PAIR, 'new', jobs=1)) == 4 and done == []
+
+
+def test_a_write_that_fails_leaves_nothing(folder, monkeypatch):
+    monkeypatch.setattr(module, 'run_variant', lambda *a: dict(cannot=object()))
+    with pytest.raises(TypeError): run_study(replace(PAIR, seeds=1), 'new', jobs=1)
+    assert all(v is None for v in tree('new').values())
+
+
+def test_processes_write_where_this_one_is(folder):
+    "The working directory is not the one that Python began in"
+    run_study(replace(PAIR, seeds=1), 'new', jobs=2)
+    assert sorted(k for k, v in tree('new').items() if v is not None) == ['pair/mpsa-0.json', 'pair/softmax-0.json']
+
+
+def test_an_error_in_another_process_comes_through(folder):
+    "The parent checks nothing of it: the training itself refuses"
+    bad = replace(PAIR, variants={'softmax': dict(batch_size=3, accumulate=2)}, seeds=2)
+    with pytest.raises(InputError, match='multiple of processes x accumulate'): run_study(bad, 'new', jobs=2)
+    assert all(v is None for v in tree('new').values())
+
+
+@pytest.mark.parametrize('name', [s for s in STUDIES if s not in ('start', 'vpt')])
+def test_variants_of_a_seed_start_equal(name):
+    s = STUDIES[name]
+    base = initial_weights(s.recipe(s.baseline, 1))
+    for v in s.variants: assert shared_start(base, initial_weights(s.recipe(v, 1))) == (len(base), len(base)), v
+
+
+def test_the_start_that_is_noted_is_the_start(folder, monkeypatch):
+    "The first model of a run has the tensors whose checksums its record has"
+    seen, forward = [], OTSeg.forward
+
+    def watch(self, *args, **kwargs):
+        if not seen: seen.append({n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad})
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(OTSeg, 'forward', watch)
+    record = module.run_variant(PAIR, 'mpsa', 1)
+    with monkeypatch.context() as m:
+        class Stored(torch.nn.Module):
+            def __init__(self, config): super().__init__()
+            def named_parameters(self):
+                return ((n, torch.nn.Parameter(p)) for n, p in seen[0].items())
+        m.setattr(module, 'OTSeg', Stored)
+        assert initial_weights(PAIR.recipe('mpsa', 1)) == record['initial']
+
+
+def test_dropout_is_paired():
+    "With the transport switched off by one prompt, both variants of the score map see the same dropout of the encoder"
+    one = ('a photo of a {}.',)
+    s = replace(PAIR, variants={a: dict(attention=a, templates=one, decoder_layers=1) for a in ('mpsa', 'softmax')})
+    losses = {a: module.train_variant(s.recipe(a, 0), s.vocab(a, 0)).losses for a in s.variants}
+    assert losses['mpsa'] == pytest.approx(losses['softmax'], rel=1e-5)  # one layer, one prompt: the same function
+
+
+@pytest.mark.parametrize('more, says', [
+    ('otseg-study atention', "unknown study 'atention'. Did you mean 'attention'"),
+    ('otseg-study', 'a study should be named, got none'),
+    ('otseg-study eps --only eps-1', "unknown variant of eps 'eps-1'. Did you mean"),
+    ('otseg-study eps --only ,', "unknown variant of eps ''"),
+    ('otseg-study eps --seeds 0', '`seeds` should be positive'),
+    ('otseg-study eps --steps 0', '`steps` should be positive'),
+    ('otseg-study eps --scenes -1', '`scenes` should be positive'),
+    ('otseg-study eps --jobs 0', '`jobs` should be at least 1')])
+def test_options(folder, more, says): refused(*more.split(), says=says)
+
+
+def test_words_that_are_no_options(folder):
+    misused('otseg-study', 'eps', '--colour', 'red', says='unrecognized arguments: --colour red')
+    misused('otseg-study', 'eps', '--seeds', 'five', says="invalid int value: 'five'")
+
+
+def test_output_that_is_a_file(folder):
+    Path('notes.txt').write_text('mine')
+    refused('otseg-study', 'eps', '--output', 'notes.txt', says='notes.txt should be a folder')
+
+
+def test_files_that_are_no_runs_of_this_study(folder):
+    assert shell(*ONE)[0] == 0
+    path = Path('new/attention/softmax-6-1.json')
+    refused(*ONE, '--steps', '3', says=['softmax-6-0.json should be a run of this study', 'recipe.steps: 2 there, 3 here'])
+    whole = path.read_text()
+    for text, says in ((whole[:99], 'is not valid JSON'), ('[]', 'should be the record of a run'),
+                       (whole.replace('sha256:', 'sha256:0'), 'clip: sha256:0')):
+        path.write_text(text)
+        refused(*ONE, says=[str(path), says])
+
+
+def test_list(folder):
+    code, out, _ = shell('otseg-study', '--list')
+    assert code == 0 and all(f'{s.name}: {s.question}' in out for s in STUDIES.values()) and tree() == {}
+
+
+def test_student_t_is_scipys():
+    stats = pytest.importorskip('scipy.stats')
+    for df in (1, 2, 3, 4, 7, 30, 101):
+        for t in (0., .01, .5, 2., 9.): assert math.isclose(t_within(t, df), 1 - 2 * stats.t.sf(t, df), abs_tol=1e-12)
+        for level in (.5, .95, .999):
+            assert math.isclose(t_quantile(df, level), stats.t.ppf((1 + level) / 2, df), rel_tol=1e-9)
+    rng = random.Random(0)
+    for n in (2, 3, 5, 12):
+        a, b = ([rng.gauss(0, 1) for _ in range(n)] for _ in range(2))
+        assert math.isclose(paired_p([x - y for x, y in zip(a, b)]), stats.ttest_rel(a, b).pvalue, rel_tol=1e-9)
