@@ -206,6 +206,8 @@ def run_variant(
     rows = score_rows(sweep(result.model, val, text, vocab, options), *groups)
     final = score_rows(sweep(result.model, test, text, vocab, choose_penalty(rows)), *groups, classes=True)
     tail = result.losses[-max(1, len(result.losses) // 10):]
+    check(run_settings(study, variant, seed) == settings, f'the CLIP of {variant}-{seed} should not change under a run',
+          'other weights at its end', 'Start the study again.')
     return dict(study=study.name, variant=variant, seed=seed, steps=study.steps, val=rows, test=final,
                 diversity=map_diversity(result.model, data('val', min(len(val), 48)), text),
                 loss=dict(first=result.losses[0], last=fmean(tail)),
@@ -263,7 +265,7 @@ def _finish(todo, jobs):
         try:
             for future in as_completed(futures): yield future.result()
         except BrokenProcessPool:
-            raise InputError('a process of the study should end by itself, but was killed. The runs that are finished '
+            raise InputError('a process of the study was killed, or could not start. The runs that are finished '
                              'are kept: start the study again, perhaps with fewer --jobs.') from None
         finally: pool.shutdown(wait=False, cancel_futures=True)  # those under way end, the others do not begin
 
