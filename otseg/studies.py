@@ -46,7 +46,7 @@ STUDIES = {s.name: s for s in (
           'fixed-6'),
     Study('paths', 'Decoder, score map or blend; inductive, transductive, supervised?',
           {s: dict(setting=s) for s in ('inductive', 'transductive', 'supervised')}, 'inductive',
-          blends=(.5, 1., 0., .1, .2, .3, .4, .6, .7, .8, .9)),
+          blends=(.5, 1., 0., .25, .75)),
     Study('wording', 'Does it matter what the text prompts say?', {k: dict(templates=t) for k, t in WORDINGS.items()},
           'official', seeds=3),
     Study('eps', 'How much entropic regularisation?', {f'eps-{e:g}': dict(eps=e) for e in (.01, .02, .05, .1, .5)},
