@@ -218,9 +218,11 @@ class ImageEncoder(nn.Module):
             visual.positional_embedding = nn.Parameter(positions, requires_grad=False)
         if vpt_tokens:
             bound = math.sqrt(6 / (3 * self.patch**2 + width))  # VPT's initialisation
-            self.prompts = nn.Parameter(torch.empty(self.vpt_depth, vpt_tokens, width).uniform_(-bound, bound))
-            self.prompt_proj = nn.Linear(width, width)
-            nn.init.kaiming_normal_(self.prompt_proj.weight, a=0, mode='fan_out'); nn.init.zeros_(self.prompt_proj.bias)
+            with torch.random.fork_rng(devices=[]):  # what is drawn next does not depend on the number of prompts
+                self.prompt_proj = nn.Linear(width, width)
+                nn.init.kaiming_normal_(self.prompt_proj.weight, a=0, mode='fan_out')
+                nn.init.zeros_(self.prompt_proj.bias)
+                self.prompts = nn.Parameter(torch.empty(self.vpt_depth, vpt_tokens, width).uniform_(-bound, bound))
         self.prompt_norm = nn.LayerNorm(width) if vpt_tokens else nn.Identity()
         self.prompt_dropout = nn.Dropout(dropout)
 

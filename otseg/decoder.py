@@ -8,6 +8,9 @@ Docs: https://otseg.github.io/otseg/decoder.html.md"""
 __all__ = ['ATTENTION', 'RelationshipDescriptor', 'DecoderLayer', 'Decoder']
 
 # %% ../nbs/05_decoder.ipynb #4ecb255c
+import math
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -27,7 +30,7 @@ class RelationshipDescriptor(nn.Module):
         self.linear = nn.Linear(2 * dim, dim)
         if init not in ('published', 'aligned'): raise unknown_name('init', init, ['published', 'aligned'])
         if init == 'aligned':
-            nn.init.normal_(self.linear.weight[:, :dim], std=1e-2)
+            with torch.no_grad(): self.linear.weight[:, :dim] *= 1e-2 * math.sqrt(6 * dim)  # as drawn, to std 1e-2
             nn.init.eye_(self.linear.weight[:, dim:]); nn.init.zeros_(self.linear.bias)
 
     def forward(self,
@@ -64,7 +67,7 @@ class DecoderLayer(nn.Module):
         return AttentionOutput(self.norm2(x + self.dropout(self.linear2(hidden))), out.prompt_maps)
 
 # %% ../nbs/05_decoder.ipynb #98d03cfb
-ATTENTION = {'mpsa': MPSA, 'softmax': CrossAttention}
+ATTENTION = {'mpsa': MPSA, 'softmax': CrossAttention, 'dot': partial(CrossAttention, normalize=False)}
 
 class Decoder(nn.Module):
     "Layers of text-to-image attention whose last map is the mask; Eqs 13 and 14"
@@ -72,7 +75,7 @@ class Decoder(nn.Module):
         dim: int,                 # Embedding size d
         n_layers: int=3,          # Layers, the last one without tokens
         *,
-        attention: str='mpsa',    # "mpsa" or its twin "softmax"
+        attention: str='mpsa',    # "mpsa"; its twin "softmax", over cosines; "dot", the softmax of Eq 11 as written
         ffn_dim: int=None,        # Hidden size of the feed-forward nets; None = 4 d
         dropout: float=0.1,       # On attention weights and in the layers
         layer_product: bool=True, # Multiply by the earlier layers' masks, as published

@@ -84,7 +84,7 @@ class OTSegConfig:
     vpt_depth: int | None = None            # Blocks with prompts; None = all
     double_class_embedding: bool = True     # Published slip that its checkpoints were trained with
     decoder_layers: int = 3                 # Section 5.2
-    attention: str = 'mpsa'                 # "mpsa", or "softmax": both paths without transport
+    attention: str = 'mpsa'                 # "mpsa"; without transport: "softmax" of cosines, "dot", Eq 11 as written
     eps: float = 0.05                       # Entropic regularisation
     max_iter: int = 200                     # Sinkhorn iterations at most
     tol: float | None = 1e-5                # Marginal error at which a problem stops
@@ -142,7 +142,7 @@ class OTSegHead(nn.Module):
         "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
         c = self.config
         scores = cosine_scores(text, memory)
-        plan = None if c.attention == 'softmax' else prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol)
+        plan = None if c.attention != 'mpsa' else prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol)
         return prompt_scores(scores, plan, c.logit_scale)
 
     def both_paths(self, text, cls, memory, maps):

@@ -25,7 +25,7 @@ WORDINGS = dict(
     repeated=TWELVE[:1] * 6, single=TWELVE[:1], bare=('{}',))
 
 def _attention() -> dict:
-    return {f'{a}-{n}': dict(attention=a, templates=TWELVE[:n]) for a in ('mpsa', 'softmax') for n in (1, 6)}
+    return {f'{a}-{n}': dict(attention=a, templates=TWELVE[:n]) for a in ('mpsa', 'softmax', 'dot') for n in (1, 6)}
 
 def _start() -> dict:
     return {f'{a}-{i}': dict(attention=a, init=i) for a in ('mpsa', 'softmax') for i in ('published', 'aligned')}
