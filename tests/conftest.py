@@ -21,3 +21,11 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f'no data folder at {path}; set OTSEG_SHARED to where it is')
     return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    "An empty working directory"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('OTSEG_CACHE', str(tmp_path / 'cache'))
+    return tmp_path

@@ -13,14 +13,6 @@ COMMANDS['otseg-bench'] = 'bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    "An empty working directory"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('OTSEG_CACHE', str(tmp_path / 'cache'))
-    return tmp_path
-
-
 @pytest.fixture(scope='module')
 def result(tmp_path_factory):
     "What a whole run leaves and says"

@@ -11,6 +11,7 @@ import torch
 
 from otseg.core import InputError
 from otseg.fused import MAX_TILE, fused_available, fused_backward, fused_solve
+from otseg.solvers import spread_scores
 
 INTERPRET = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cpu' if INTERPRET else 'cuda'
@@ -41,9 +42,7 @@ def masses(size, m, even, seed):
 
 def costs(b, m, n, spread, seed=0):
     "1 - score, with scores whose prompt-specific part has standard deviation spread / 2"
-    g = torch.Generator().manual_seed(seed)
-    own, pair, prompt = (torch.randn(shape, generator=g) for shape in ((b, m, 1), (b, m, n), (b, 1, n)))
-    return (1 - (spread * own + spread / 2 * (pair + prompt)).clamp(-1, 1)).to(DEVICE)
+    return (1 - spread_scores(b, m, n, spread, seed)).to(DEVICE)
 
 
 def row_error(plan, a): return (plan.double().sum(1) - a).abs().sum(1) / a.sum(1)

@@ -26,14 +26,6 @@ PAIR = Study('pair', 'Does it run?', {'mpsa': {}, 'softmax': dict(attention='sof
              scenes=3)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    "An empty working directory"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('OTSEG_CACHE', str(tmp_path / 'cache'))
-    return tmp_path
-
-
 @pytest.fixture(scope='module')
 def result(tmp_path_factory):
     "What a whole study with two processes leaves and says"
