@@ -11,7 +11,7 @@ import torch
 
 from otseg.core import InputError
 from otseg.fused import MAX_TILE, fused_available, fused_backward, fused_solve
-from otseg.solvers import spread_scores
+from otseg.solvers import SAFE_RANGE, spread_scores
 
 INTERPRET = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cpu' if INTERPRET else 'cuda'
@@ -238,7 +238,7 @@ def compile_kernels():
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    from otseg.fused import SPAN, _gradient_kernel, _options, _solve_kernel
+    from otseg.fused import _gradient_kernel, _options, _solve_kernel
     f = torch.float32
     for arch, kind, m, n in SHAPES:
         driver.set_active(SimpleNamespace(get_current_target=lambda arch=arch: GPUTarget('cuda', arch, 32),
@@ -246,7 +246,7 @@ def compile_kernels():
         if kind == 'solve':
             strides = (m * n, m, 0, 1, 0, 1) if n > 16 else (m * n, 1, 0, 1, 0, 1)
             built = _solve_kernel.warmup(*[f] * 7, torch.int64, *strides, m, .05, 1e-5, 200, grid=(1,),
-                                         cost_m=1 if n > 16 else n, n=n, span=SPAN, **_options(m, n))
+                                         cost_m=1 if n > 16 else n, n=n, span=SAFE_RANGE, **_options(m, n))
         else: built = _gradient_kernel.warmup(f, f, f, m, n=n, grid=(1,), **_options(m, n, matrices=2))
         size = dict(shared=built.metadata.shared, bytes=len(built.asm['cubin']))
         print(json.dumps(dict(arch=arch, kind=kind, m=m, n=n, **size)))
