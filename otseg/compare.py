@@ -15,7 +15,8 @@ from statistics import fmean, stdev
 
 from .charts import FAINT, LINES, StyledFigure, styled
 from .core import check, unknown_name
-from .study import METRICS, shared_start
+from .scores import METRICS
+from .study import shared_start
 
 # %% ../nbs/15f_compare.ipynb #b6b980fe
 def t_within(
