@@ -35,6 +35,10 @@ def _prompts() -> dict:
     return {f'{kind}-{n}': dict(templates=TWELVE[:n], logit_scale=scale(n))
             for kind, scale in scales.items() for n in (1, 2, 4, 6, 8, 10, 12)}
 
+def _iterations() -> dict:
+    plain = {f'plain-{n}': dict(max_iter=n, tol=None) for n in (1, 2, 5, 20)}  # scaling, as 2 / eps is in its range
+    return plain | dict(converged={})
+
 def _seen() -> dict:
     return {f'seen-{n}': dict(seen=n) for n in (5, 9, 13, 17, 21)} | {'supervised': dict(setting='supervised')}
 
@@ -53,6 +57,7 @@ STUDIES = {s.name: s for s in (
           'eps-0.05', seeds=3),
     Study('vpt', 'How many visual prompts per block?', {f'vpt-{n}': dict(vpt_tokens=n) for n in (0, 2, 4, 5, 10, 20)},
           'vpt-4', seeds=3),
+    Study('iterations', 'How many Sinkhorn iterations?', _iterations(), 'converged', seeds=3),
     Study('seen', 'How do unseen things gain from more seen classes?', _seen(), 'seen-21', seeds=3))}
 
 def get_study(
