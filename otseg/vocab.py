@@ -86,21 +86,41 @@ def _clean_palette(palette, k: int) -> tuple[tuple[int, int, int], ...]:
         check(ok, f'colour {i} of `palette` should be three integers in 0..255', c, hint)
     return tuple(tuple(c) for c in palette)
 
+def _clean_prompts(prompts, names) -> tuple[tuple[str, ...], ...]:
+    "One row of sentences per class, all rows of one length"
+    k, hint = len(names), 'Write it like [["wheels of a car", "windows of a car"], ...].'
+    ok = isinstance(prompts, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in prompts)
+    check(ok, '`text_prompts` should be a list of sentences per class', repr(prompts), hint)
+    check(len(prompts) == k, f'`text_prompts` should have one list per class ({k})', f'{len(prompts)} lists', hint)
+    n = len(prompts[0])
+    for name, row in zip(names, prompts):
+        check(len(row) == n > 0, f'every class should have as many text prompts as {names[0]}, at least one',
+              f'{n} of {names[0]} and {len(row)} of {name}', 'Repeat some, with other words around them.')
+        for text in row:
+            ok = isinstance(text, str) and text.strip() and '{}' not in text
+            check(ok, f'a text prompt of {name} should be a sentence without {{}}', repr(text), hint)
+    return tuple(tuple(row) for row in prompts)
+
 # %% ../nbs/03_vocab.ipynb #9329b7dd
 @dataclass(frozen=True)
 class Vocab:
-    "Classes of a label map: index i means `names[i]`; the prompts of Eq 8 come from `names` and `templates`"
+    "Classes of a label map: index i means `names[i]`; prompts of Eq 8 from `names` and `templates`, or `text_prompts`"
     name: str                                       # Name of the vocabulary
     names: tuple[str, ...]                          # k class names as they go into the templates
     unseen: tuple[int, ...] = ()                    # Indices without masks in training, in the order of the source
     palette: tuple[tuple[int, ...], ...] | None = None  # k colours (red, green, blue), 0-255; None: default_palette
-    templates: tuple[str, ...] | str = '6'          # n templates with {}, or the key of a published list
+    templates: tuple[str, ...] | str | None = None  # n templates with {}, or the key of a published list; None: "6"
     source: str = field(default='', compare=False)  # Where order, colours and split come from
+    text_prompts: tuple[tuple[str, ...], ...] | None = None  # n sentences per class, instead of templates; None: none
 
     def __post_init__(self):
-        names, templates = _clean_names(self.names), load_templates(self.templates)
+        names, own = _clean_names(self.names), self.text_prompts
+        if own is not None:
+            own, hint = _clean_prompts(own, names), 'Leave one of the two out.'
+            check(not self.templates, '`templates` should not be given beside `text_prompts`', self.templates, hint)
+        templates = () if own else load_templates('6' if self.templates is None else self.templates)
         unseen, palette = _clean_unseen(self.unseen, len(names)), _clean_palette(self.palette, len(names))
-        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates)
+        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates, text_prompts=own)
         for k, v in clean.items(): object.__setattr__(self, k, v)
 
     def __len__(self) -> int: return len(self.names)
@@ -112,8 +132,12 @@ class Vocab:
     @property
     def unseen_names(self) -> tuple[str, ...]: return tuple(self.names[i] for i in self.unseen)
 
+    @property
+    def n_prompts(self) -> int: return len(self.text_prompts[0] if self.text_prompts else self.templates)
+
     def texts(self) -> list[list[str]]:
         "Every prompt, [k][n]"
+        if self.text_prompts: return [list(row) for row in self.text_prompts]
         return fill_templates(self.names, self.templates)
 
     def prompts(self,
@@ -121,18 +145,25 @@ class Vocab:
     ) -> list[str]:
         "The n prompts of one class"
         if name not in self.names: raise unknown_name(f'class of {self.name}', name, self.names)
-        return fill_templates([name], self.templates)[0]
+        return self.texts()[self.names.index(name)]
 
     def with_(self, **changes) -> 'Vocab':
-        "A copy with some fields replaced, checked again"
+        "A copy with some fields replaced, checked again; templates and text prompts replace each other"
+        if 'templates' in changes: changes.setdefault('text_prompts', None)
+        elif changes.get('text_prompts'): changes['templates'] = ()
+        elif 'text_prompts' in changes: changes['templates'] = self.templates or None
+        renamed = self.text_prompts and 'names' in changes and not {'templates', 'text_prompts'} & {*changes}
+        check(not renamed or tuple(changes['names']) == self.names, 'new names should come with new text prompts',
+              'the names alone', 'Pass `text_prompts` or `templates` too.')
         return replace(self, **changes)
 
 # %% ../nbs/03_vocab.ipynb #6b2ee4a8
 @patch
 def to_dict(self: Vocab) -> dict:
     "Plain lists and strings for JSON"
+    own = dict(text_prompts=self.texts()) if self.text_prompts else dict(templates=list(self.templates))
     return dict(name=self.name, names=list(self.names), unseen=list(self.unseen),
-                palette=[list(c) for c in self.palette], templates=list(self.templates), source=self.source)
+                palette=[list(c) for c in self.palette], **own, source=self.source)
 
 @patch(cls_method=True)
 def from_dict(cls: Vocab,
