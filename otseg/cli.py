@@ -96,7 +96,7 @@ def _demo_figure(seg, data, seed: int, n: int=4):
             c = max(members, key=lambda c: int(area[c]))
             if int(area[c]) > best.get(group, (0,))[0]:
                 best[group] = (int(area[c]), dict(image=s.image, prompt_maps=s.prompt_maps[c],
-                                                  text_prompts=s.text_prompts, class_name=vocab.names[c],
+                                                  text_prompts=vocab.prompts(vocab.names[c]), class_name=vocab.names[c],
                                                   unseen=group, outline=s.labels == c))
         if len(rows) == n: break
     return rows, [best[g][1] for g in (False, True) if g in best]
@@ -127,13 +127,15 @@ def evaluate(
     r, name = seg.recipe, dataset or seg.recipe.dataset
     check(data is not None or name == 'toy', f'the folder of {name} should be given', 'none', 'Add --data FOLDER.')
     ds = load_dataset(name, None if name == 'toy' else data, split or r.eval_split, r.eval_transform(), n=n)
-    vocab = ds.vocab.with_(templates=seg.vocab.templates) if seg.vocab else ds.vocab  # those it was trained with
-    if cross: vocab = seg.class_vocab(list(vocab.names), list(vocab.templates))
+    vocab = ds.vocab
+    if cross: vocab = seg.class_vocab(list(vocab.names), list((seg.vocab or vocab).templates))
     else:
         check(seg.vocab is None or seg.vocab.names == vocab.names,
               f'{checkpoint} should be trained on the classes of {vocab.name}',
               seg.vocab and f'{seg.vocab.name} ({len(seg.vocab)} classes)',
               'Pass --cross to score it on classes that it was not trained on.')
+        trained = seg.vocab or vocab
+        vocab = vocab.with_(templates=trained.templates, text_prompts=trained.text_prompts)
     scores = evaluate_model(seg.model, DataLoader(ds, batch_size=1, collate_fn=collate), seg.text(vocab), vocab,
                             progress=True, **r.eval_options(window=window, stride=stride, blend=blend,
                                                             seen_penalty=seen_penalty))
@@ -179,7 +181,7 @@ def predict(
         mask = s.save_mask(folder/f'{p.stem}_mask.png')
         with atomic_path(folder/f'{p.stem}_overlay.png') as tmp:
             Image.fromarray(overlay(s.image, s.labels, vocab.palette)).save(tmp, format='PNG')
-        figure = plot_prompt_maps(s.image, s.prompt_maps[i], s.text_prompts, top, unseen=i in vocab.unseen,
+        figure = plot_prompt_maps(s.image, s.prompt_maps[i], vocab.prompts(top), top, unseen=i in vocab.unseen,
                                   outline=s.labels == i)
         _save_figure(figure, folder/f'{p.stem}_prompts.png')
         write_json(folder/f'{p.stem}.json', dict(picture=p.name, size=list(s.labels.shape), classes=s.classes,

@@ -116,7 +116,9 @@ class Segmentation:
     def classes(self) -> list[str]: return list(self.vocab.names)
 
     @property
-    def text_prompts(self) -> list[str]: return list(self.vocab.templates)
+    def text_prompts(self) -> list[str]:
+        "The n templates; of classes with prompts of their own, which `vocab.prompts(name)` tells, only the numbers"
+        return list(self.vocab.templates) or [f'text prompt {j + 1} of {{}}' for j in range(self.vocab.n_prompts)]
 
     def _enlarge(self, maps):
         return F.interpolate(maps, size=self.labels.shape, mode='bilinear', align_corners=False)[0]
@@ -204,9 +206,13 @@ class Segmenter:
             check(self.vocab is not None, '`classes` should be given', 'none, and the checkpoint names none',
                   'Pass a list of names.')
             return self.vocab if templates is None else self.vocab.with_(templates=templates)
-        templates = templates or (self.vocab.templates if self.vocab else '6')
-        asked = vocab_of(classes, templates=templates)
+        asked = vocab_of(classes, templates=templates or (self.vocab and self.vocab.templates) or '6')
         if self.vocab is None: return asked
+        if self.vocab.text_prompts and not templates:
+            new = [n for n in asked.names if n not in self.vocab.names]
+            check(not new, '`templates` should be given for classes without text prompts of their own', new,
+                  f'Pass templates="6", or choose from {", ".join(self.vocab.names)}.')
+            asked = asked.with_(text_prompts=[self.vocab.prompts(n) for n in asked.names])
         known = {n: c for n, c in zip(self.vocab.names, self.vocab.palette)}
         trained = set(self.vocab.names if self.recipe.setting == 'supervised' else self.vocab.seen_names)
         return asked.with_(unseen=tuple(i for i, n in enumerate(asked.names) if n not in trained),
@@ -214,7 +220,7 @@ class Segmenter:
 
     def text(self, vocab: Vocab) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary, cached on disk"
-        key = vocab.names, vocab.templates
+        key = vocab.texts()
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
             self._text = key, self.model.config.encode(vocab).to(self.device)
         return self._text[1]

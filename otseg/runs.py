@@ -123,9 +123,11 @@ def resume_state(
 ) -> None:
     "Put model and optimiser back to where a checkpoint left them"
     stored = read_json(checkpoint/'config.json')['vocab']
-    check(stored is None or Vocab.from_dict(stored).names == vocab.names,
-          f'{checkpoint} should go on with the classes it was trained on ({stored and stored["name"]})', vocab.name,
-          'Pass the same --data.')
+    was, hint = stored and Vocab.from_dict(stored), 'Pass the same --data.'
+    check(was is None or was.names == vocab.names,
+          f'{checkpoint} should go on with the classes it was trained on ({stored and stored["name"]})', vocab.name, hint)
+    check(was is None or was.texts() == vocab.texts(), f'{checkpoint} should go on with the same text prompts',
+          'others', hint)
     def unpickled(path): return torch.load(path, map_location='cpu', weights_only=True)
     for name, read in (('model.safetensors', load_file), ('trainer.pt', unpickled)):
         try: state = read(checkpoint/name)
