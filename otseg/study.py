@@ -27,6 +27,7 @@ from .clip import weights_id
 from .core import InputError, check, read_json, seeded, unknown_name, write_json
 from .data import TOY_PICTURES, ToyDataset
 from .model import OTSeg
+from .parts import PART_TEMPLATES, part_record, part_vocab
 from .recipes import Recipe, get_recipe, override, recipe_from_dict
 from .runs import mix_seed
 from .scores import choose_penalty, map_diversity, score_rows, step_cost, sweep
@@ -34,7 +35,7 @@ from .train import fit
 from .vocab import Vocab, load_vocab
 
 # %% ../nbs/15e_study.ipynb #e9c7374b
-VOCAB_OPTIONS = ('templates', 'seen')
+VOCAB_OPTIONS = ('templates', 'prompts', 'seen')
 
 @dataclass(frozen=True)
 class Study:
@@ -48,6 +49,8 @@ class Study:
     blends: tuple[float, ...] = (.5, 1., 0.) # lambda of Eq 17: 0.5 OTSeg+, 1 decoder, 0 score map
     penalties: tuple[float, ...] = (0., .05, .1) # Seen penalties that a run may choose from, on val
     scenes: int | None = None                # Scenes of val and of test; None = all
+    parts: bool = False                      # Whether runs are scored by the parts of things too; needs a CLIP that
+                                             # knows their words
 
     def __post_init__(self):
         for name in ('seeds', 'steps', 'scenes'):
@@ -66,9 +69,12 @@ class Study:
         return override(get_recipe('toy'), **dict(steps=self.steps, seed=seed) | own)
 
     def vocab(self, variant: str, seed: int) -> Vocab:
-        "The toy vocabulary with the templates and the seen classes of a variant"
+        "The toy vocabulary with the text prompts and the seen classes of a variant"
         vocab, own = load_vocab('toy'), self.options(variant)
+        check(not {'templates', 'prompts'} <= {*own}, 'a variant should have `templates` or `prompts`', 'both')
         if 'templates' in own: vocab = vocab.with_(templates=own['templates'])
+        if own.get('prompts', 'parts') != 'parts': raise unknown_name('prompts', own['prompts'], ['parts'])
+        if 'prompts' in own: vocab = part_vocab(vocab)
         if 'seen' not in own: return vocab
         check(0 < own['seen'] <= len(vocab.seen), f'`seen` should lie in 1..{len(vocab.seen)}', own['seen'])
         order = torch.randperm(len(vocab.seen), generator=torch.Generator().manual_seed(mix_seed(seed, 3)))
@@ -131,9 +137,17 @@ def run_settings(
     "All that determines the result of a run"
     recipe, vocab = study.recipe(variant, seed), study.vocab(variant, seed)
     scenes = {s: min(study.scenes or n, n) for s, n in TOY_PICTURES.items() if s != 'train'}
+    more = dict(text_prompts=vocab.texts()) if vocab.text_prompts else {}
+    if study.parts: more['parts'] = list(PART_TEMPLATES)
     return dict(recipe=recipe.to_dict(), clip=weights_id(recipe.model.clip, recipe.model.weights),
                 templates=list(vocab.templates), unseen=list(vocab.unseen), blends=list(study.blends),
-                penalties=list(study.penalties), scenes=dict(train=TOY_PICTURES['train']) | scenes)
+                penalties=list(study.penalties), scenes=dict(train=TOY_PICTURES['train']) | scenes) | more
+
+def _part_scores(model, recipe, groups, data):
+    "Scores of parts on each split, for seen and unseen things"
+    names, text = load_vocab('toy').names, recipe.model.encode(part_vocab())
+    groups = {g: [names[i] for i in own] for g, own in zip(('seen', 'unseen'), groups)}
+    return dict(parts={split: part_record(model, d, text, recipe.model.eps, groups) for split, d in data.items()})
 
 def run_variant(
     study: Study,
@@ -141,7 +155,8 @@ def run_variant(
     seed: int,
 ) -> dict:
     "Train a variant, choose the seen penalty of each blend on val, score it on test; the record of all that"
-    recipe, vocab, settings = study.recipe(variant, seed), study.vocab(variant, seed), run_settings(study, variant, seed)
+    recipe, vocab = study.recipe(variant, seed), study.vocab(variant, seed)
+    settings = run_settings(study, variant, seed)
     started, began, worked = initial_weights(recipe), time.perf_counter(), time.process_time()
     result = train_variant(recipe, vocab)
     trained, text = time.perf_counter() - began, recipe.model.encode(vocab)
@@ -154,7 +169,8 @@ def run_variant(
     tail = result.losses[-max(1, len(result.losses) // 10):]
     check(run_settings(study, variant, seed) == settings, f'the CLIP of {variant}-{seed} should not change under a run',
           'other weights at its end', 'Start the study again.')
-    return dict(study=study.name, variant=variant, seed=seed, steps=study.steps, val=rows, test=final,
+    extra = _part_scores(result.model, recipe, groups, dict(val=val, test=test)) if study.parts else {}
+    return dict(study=study.name, variant=variant, seed=seed, steps=study.steps, val=rows, test=final, **extra,
                 diversity=map_diversity(result.model, data('val', min(len(val), 48)), text),
                 loss=dict(first=result.losses[0], last=fmean(tail)),
                 seconds=dict(train=round(trained, 2), all=round(time.perf_counter() - began, 2),
