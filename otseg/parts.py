@@ -26,7 +26,7 @@ from .vocab import Vocab, fill_templates, load_templates, load_vocab
 
 # %% ../nbs/15db_parts.ipynb #6d8042c9
 N_PROMPTS = 6
-PART_TEMPLATES = ('a photo of {}.', 'a portrait of {}.', 'a segment of {}.')  # for three parts the first two
+PART_TEMPLATES = ('a photo of {}.', 'a segment of {}.', '{}.')  # for three parts the first two
 
 def part_prompts(
     name: str,  # A class of the toy world
