@@ -6,10 +6,11 @@ Docs: https://otseg.github.io/otseg/parts.html.md"""
 
 # %% auto #0
 __all__ = ['N_PROMPTS', 'PART_TEMPLATES', 'PARTS_OF', 'part_prompts', 'part_vocab', 'path_scores', 'part_readings',
-           'oracle_readings', 'assign_parts', 'part_areas', 'part_counts', 'part_scores', 'largest_part', 'part_record']
+           'oracle_readings', 'assign_parts', 'part_areas', 'part_choices', 'part_counts', 'part_scores',
+           'largest_part', 'part_record']
 
 # %% ../nbs/15db_parts.ipynb #e32cfde8
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -103,36 +104,50 @@ def part_areas(
 
 # %% ../nbs/15db_parts.ipynb #94e99ccd
 @torch.no_grad()
-def part_counts(
+def part_choices(
     model: OTSeg,
     data: ToyDataset,              # Scenes as they are drawn: no transform that moves pixels
     text: Float[Tensor, "k n d"],  # Text embeddings of `part_vocab`
     eps: float,                    # Of the readings
     oracle: bool=False,            # Also the readings that know the pixels of the thing
-) -> dict[tuple[str, str], Int[Tensor, "q q"]]:
-    "Path and reading -> pixels of part i of `TOY_PARTS` that are taken for part j of the same thing"
-    device, counts, things = next(model.parameters()).device, {}, [*PARTS_OF]
+) -> Iterator[tuple[str, str, int, int, Int[Tensor, "H W"]]]:
+    "Path, reading, number of a scene, class of a thing in it, and the part of every pixel if it were that thing's"
+    device, things = next(model.parameters()).device, [*PARTS_OF]
     for batch in torch.arange(len(data)).split(8):
         image = torch.stack([data[int(i)]['image'] for i in batch])
         truth = torch.stack([torch.from_numpy(data.scenes[int(i)].parts) for i in batch]).long()
         size, grid = truth.shape[1:], tuple(s // model.image_encoder.patch for s in image.shape[-2:])
-        pairs = [(b, k) for b, t in enumerate(truth) for k, c in enumerate(things)
-                 if torch.isin(t, torch.tensor(PARTS_OF[c]) + 1).any()]
+        pairs = [(b, k) for b, t in enumerate(truth) for k, c in enumerate(things) if _pixels(t, c).any()]
         if not pairs: continue
         areas = torch.stack([part_areas(truth[b], things[k], grid) for b, k in pairs])[None]
         read = part_readings(eps) | (oracle_readings(eps, areas) if oracle else {})
         for path, scores in path_scores(model.eval(), image.to(device), text[things].to(device)).items():
             own = scores.cpu()[tuple(zip(*pairs))][None]
             for name, weigh in read.items():
-                total = counts.setdefault((path, name), torch.zeros(len(TOY_PARTS), len(TOY_PARTS), dtype=torch.long))
                 for (b, k), w in zip(pairs, weigh(own)[0]):
-                    _count(total, truth[b], PARTS_OF[things[k]], assign_parts(w, len(PARTS_OF[things[k]]), grid, size))
+                    c = things[k]
+                    yield path, name, int(batch[b]), c, assign_parts(w, len(PARTS_OF[c]), grid, size)
+
+def _pixels(truth, c): return torch.isin(truth, torch.tensor(PARTS_OF[c]) + 1)
+
+def part_counts(
+    model: OTSeg,
+    data: ToyDataset,              # As in `part_choices`
+    text: Float[Tensor, "k n d"],  # Text embeddings of `part_vocab`
+    eps: float,                    # Of the readings
+    oracle: bool=False,            # Also the readings that know the pixels of the thing
+) -> dict[tuple[str, str], Int[Tensor, "q q"]]:
+    "Path and reading -> pixels of part i of `TOY_PARTS` that are taken for part j of the same thing"
+    counts = {}
+    for path, reading, i, c, assigned in part_choices(model, data, text, eps, oracle):
+        total = counts.setdefault((path, reading), torch.zeros(len(TOY_PARTS), len(TOY_PARTS), dtype=torch.long))
+        _count(total, torch.from_numpy(data.scenes[i].parts).long(), c, assigned)
     return counts
 
-def _count(total, truth, own, assigned):
-    "Add the pixels of one thing, whose parts are `own`, to the counts"
-    here = torch.isin(truth, torch.tensor(own) + 1)
-    index = (truth[here] - 1) * len(total) + torch.tensor(own)[assigned[here]]
+def _count(total, truth, c, assigned):
+    "Add the pixels of one thing to the counts"
+    here = _pixels(truth, c)
+    index = (truth[here] - 1) * len(total) + torch.tensor(PARTS_OF[c])[assigned[here]]
     total += torch.bincount(index, minlength=total.numel()).view_as(total)
 
 # %% ../nbs/15db_parts.ipynb #95ccae82
