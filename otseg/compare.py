@@ -76,10 +76,11 @@ def complete_runs(
     study: Study,
     output: Path='studies',  # Folder of all studies
 ) -> list[dict]:
-    "The records of all runs of a study; an error while some are missing"
-    runs = stored_runs(study, output)
+    "The records of a study; an error while a variant has some of its seeds only, or none has any"
+    runs, variants = stored_runs(study, output), [*study.variants]
     there = {(r['variant'], r['seed']) for r in runs}
-    missing = [f'{v}-{s}' for s in range(study.seeds) for v in study.variants if (v, s) not in there]
+    begun = [v for v in variants if any(v == w for w, _ in there)] or variants
+    missing = [f'{v}-{s}' for s in range(study.seeds) for v in begun if (v, s) not in there]
     check(not missing, f'{study.name} should have all its runs', f'all but {len(missing)}: {", ".join(missing)}',
           f'Make them with otseg-study {study.name}.')
     return runs
@@ -224,6 +225,7 @@ def _study_panel(ax, rows, points, metric, baseline, gain):
     ax.set(ylim=(len(rows) - .5, -.6), yticks=range(len(rows)), yticklabels=[r['variant'] for r in rows],
            xlabel=f'{METRICS[metric]}{", gain (points)" if gain else " (%)"}')
     ax.tick_params(axis='y', length=0)
+    ax.locator_params(axis='x', nbins=5)
     ax.grid(axis='x', color='#E8E8E8', linewidth=.5); ax.set_axisbelow(True)
 
 @styled
