@@ -64,7 +64,8 @@ def part_readings(
 ) -> dict[str, Callable]:
     "Reading -> weight of every token and prompt, from scores (b, k, m, n)"
     def plan(s, **kwargs): return prompt_plan(s, eps, **kwargs)
-    return dict(cosine=lambda s: s, softmax=lambda s: (s / eps).softmax(-2), plan=plan, product=lambda s: plan(s) * s)
+    return dict(cosine=lambda s: s, centred=lambda s: s - s.mean(-2, keepdim=True),
+                softmax=lambda s: (s / eps).softmax(-2), plan=plan, product=lambda s: plan(s) * s)
 
 def oracle_readings(
     eps: float,                            # Entropic regularisation
