@@ -60,12 +60,15 @@ def path_scores(
 
 # %% ../nbs/15db_parts.ipynb #9b8e0bc9
 def part_readings(
-    eps: float,  # Entropic regularisation and temperature
+    eps: float,               # Entropic regularisation and temperature
+    more: list[float]=(),   # Others, with readings of their own: "softmax 0.1"
 ) -> dict[str, Callable]:
     "Reading -> weight of every token and prompt, from scores (b, k, m, n)"
-    def plan(s, **kwargs): return prompt_plan(s, eps, **kwargs)
-    return dict(cosine=lambda s: s, centred=lambda s: s - s.mean(-2, keepdim=True),
-                softmax=lambda s: (s / eps).softmax(-2), plan=plan, product=lambda s: plan(s) * s)
+    def softmax(e): return lambda s: (s / e).softmax(-2)
+    def plan(e): return lambda s: prompt_plan(s, e)
+    own = dict(cosine=lambda s: s, centred=lambda s: s - s.mean(-2, keepdim=True), softmax=softmax(eps), plan=plan(eps),
+               product=lambda s: prompt_plan(s, eps) * s)
+    return own | {f'{k} {e:g}': f(e) for e in more for k, f in dict(softmax=softmax, plan=plan).items()}
 
 def oracle_readings(
     eps: float,                            # Entropic regularisation
@@ -89,7 +92,7 @@ def assign_parts(
 ) -> Int[Tensor, "H W"]:
     "The part of every pixel, 0 to n_parts - 1"
     maps = reduce(weights, '(h w) (p t) -> 1 p h w', 'sum', h=grid[0], w=grid[1], p=n_parts)
-    return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)[0].argmax(0)
+    return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)[0].max(0).indices
 
 PARTS_OF = {TOY_NAMES.index(t): [i for i, (thing, _) in enumerate(TOY_PARTS) if thing == t] for t, _ in TOY_PARTS}
 
@@ -111,6 +114,7 @@ def part_choices(
     text: Float[Tensor, "k n d"],  # Text embeddings of `part_vocab`
     eps: float,                    # Of the readings
     oracle: bool=False,            # Also the readings that know the pixels of the thing
+    more: list[float]=(),        # Further `eps`, as in `part_readings`
 ) -> Iterator[tuple[str, str, int, int, Int[Tensor, "H W"]]]:
     "Path, reading, number of a scene, class of a thing in it, and the part of every pixel if it were that thing's"
     device, things = next(model.parameters()).device, [*PARTS_OF]
@@ -121,7 +125,7 @@ def part_choices(
         pairs = [(b, k) for b, t in enumerate(truth) for k, c in enumerate(things) if _pixels(t, c).any()]
         if not pairs: continue
         areas = torch.stack([part_areas(truth[b], things[k], grid) for b, k in pairs])[None]
-        read = part_readings(eps) | (oracle_readings(eps, areas) if oracle else {})
+        read = part_readings(eps, more) | (oracle_readings(eps, areas) if oracle else {})
         for path, scores in path_scores(model.eval(), image.to(device), text[things].to(device)).items():
             own = scores.cpu()[tuple(zip(*pairs))][None]
             for name, weigh in read.items():
@@ -136,11 +140,11 @@ def part_counts(
     data: ToyDataset,              # As in `part_choices`
     text: Float[Tensor, "k n d"],  # Text embeddings of `part_vocab`
     eps: float,                    # Of the readings
-    oracle: bool=False,            # Also the readings that know the pixels of the thing
+    **kwargs,                      # oracle and more, as in `part_choices`
 ) -> dict[tuple[str, str], Int[Tensor, "q q"]]:
     "Path and reading -> pixels of part i of `TOY_PARTS` that are taken for part j of the same thing"
     counts = {}
-    for path, reading, i, c, assigned in part_choices(model, data, text, eps, oracle):
+    for path, reading, i, c, assigned in part_choices(model, data, text, eps, **kwargs):
         total = counts.setdefault((path, reading), torch.zeros(len(TOY_PARTS), len(TOY_PARTS), dtype=torch.long))
         _count(total, torch.from_numpy(data.scenes[i].parts).long(), c, assigned)
     return counts
@@ -179,9 +183,10 @@ def part_record(
     text: Float[Tensor, "k n d"],    # Text embeddings of `part_vocab`
     eps: float,                      # Of the readings
     groups: dict[str, list[str]],    # Name of a group -> class names
+    more: list[float]=(),          # Further `eps`, as in `part_readings`
 ) -> dict:
     "Group -> scores of `chance`, and path -> reading -> group -> scores, with the IoU of every part; for JSON"
-    counts, record = part_counts(model, data, text, eps), {}
+    counts, record = part_counts(model, data, text, eps, more=more), {}
     def scores(c): return {g: part_scores(c, things) for g, things in groups.items()}
     for (path, reading), c in counts.items(): record.setdefault(path, {})[reading] = scores(c) | dict(iou=_ious(c))
     return dict(chance=scores(largest_part(c))) | record
