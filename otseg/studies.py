@@ -39,6 +39,11 @@ def _iterations() -> dict:
     plain = {f'plain-{n}': dict(max_iter=n, tol=None) for n in (1, 2, 5, 20)}  # scaling, as 2 / eps is in its range
     return plain | dict(converged={})
 
+def _parts() -> dict:
+    kinds = {'six': {}, 'parts': dict(prompts='parts'), 'parts-sharp': dict(prompts='parts', eps=.01)}
+    return {f'{a}-{k}': dict(clip='toy_parts', attention=a) | own
+            for k, own in kinds.items() for a in ('mpsa', 'softmax')}
+
 def _seen() -> dict:
     return {f'seen-{n}': dict(seen=n) for n in (5, 9, 13, 17, 21)} | {'supervised': dict(setting='supervised')}
 
@@ -58,6 +63,8 @@ STUDIES = {s.name: s for s in (
     Study('vpt', 'How many visual prompts per block?', {f'vpt-{n}': dict(vpt_tokens=n) for n in (0, 2, 4, 5, 10, 20)},
           'vpt-4', seeds=3),
     Study('iterations', 'How many Sinkhorn iterations?', _iterations(), 'converged', seeds=3),
+    Study('parts', 'Do phrases of parts as text prompts find their parts, and do unseen things gain?', _parts(),
+          'mpsa-six', parts=True),
     Study('seen', 'How do unseen things gain from more seen classes?', _seen(), 'seen-21', seeds=3))}
 
 def get_study(

@@ -195,6 +195,31 @@ def test_list(folder):
     assert code == 0 and all(f'{s.name}: {s.question}' in out for s in STUDIES.values()) and tree() == {}
 
 
+def test_parts(folder):
+    "Every run of a study of parts is scored by them, and is no run of a study without"
+    s = replace(STUDIES['parts'], seeds=1, steps=2, scenes=3)
+    plain = replace(s, name='plain', parts=False, variants={'mpsa-six': s.variants['mpsa-six']})
+    run_study(plain, 'new', jobs=1)
+    records = {r['variant']: r for r in run_study(s, 'new', jobs=1, only=['mpsa-six', 'softmax-parts'])}
+    assert 'taken_from' not in records['mpsa-six'] and 'parts' not in stored_runs(plain, 'new')[0]
+    for r in records.values():
+        for path in ('score_map', 'decoder'):
+            found = r['parts']['val'][path]
+            assert {'cosine', 'centred', 'softmax', 'plan', 'product', 'plan 0.2'} <= set(found)
+            assert 0 < found['plan']['seen']['miou'] < 1 and found['plan'] == found['plan 0.05']
+    six, parts = (records[v]['settings'] for v in ('mpsa-six', 'softmax-parts'))
+    assert parts['text_prompts'][19][0] == 'a photo of wheels of a car.' and parts['templates'] == []
+    assert len(six['templates']) == 6 and 'text_prompts' not in six
+    assert len(run_study(s, 'new', jobs=1, only=['mpsa-six', 'softmax-parts'])) == 2  # both are finished
+
+
+@pytest.mark.parametrize('name', [s for s in STUDIES if s != 'parts'])
+def test_settings_of_other_studies_stay_as_they_were(name):
+    s = STUDIES[name]
+    keys = {'recipe', 'clip', 'templates', 'unseen', 'blends', 'penalties', 'scenes'}
+    for v in s.variants: assert set(module.run_settings(s, v, 0)) == keys
+
+
 def test_student_t_is_scipys():
     stats = pytest.importorskip('scipy.stats')
     for df in (1, 2, 3, 4, 7, 30, 101):
