@@ -76,11 +76,11 @@ def complete_runs(
     study: Study,
     output: Path='studies',  # Folder of all studies
 ) -> list[dict]:
-    "The records of a study; an error while a variant has some of its seeds only, or none has any"
-    runs, variants = stored_runs(study, output), [*study.variants]
+    "The records of a study; an error while a variant lacks a seed that another has, or none has any"
+    runs, every = stored_runs(study, output), ([*study.variants], range(study.seeds))
     there = {(r['variant'], r['seed']) for r in runs}
-    begun = [v for v in variants if any(v == w for w, _ in there)] or variants
-    missing = [f'{v}-{s}' for s in range(study.seeds) for v in begun if (v, s) not in there]
+    begun = [[x for x in all_ if any(x == pair[i] for pair in there)] or all_ for i, all_ in enumerate(every)]
+    missing = [f'{v}-{s}' for s in begun[1] for v in begun[0] if (v, s) not in there]
     check(not missing, f'{study.name} should have all its runs', f'all but {len(missing)}: {", ".join(missing)}',
           f'Make them with otseg-study {study.name}.')
     return runs
