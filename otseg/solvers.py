@@ -162,6 +162,10 @@ def _shared(plan, root):
     parts = (p * r[:, None] for p, r in zip(plan.split(32), root.split(32)))
     return torch.cat([torch.bmm(half, half.mT) for half in parts])
 
+def _long_sums(K, x, part=1024):
+    "The same, a part of the tokens at a time: where a matrix product adds up in plain order, rounding grows with them"
+    return sum(_sums(k, y) for k, y in zip(K.split(part, 2), x.split(part, 1)))
+
 class _Scaled:
     "Finite k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
     def __init__(self, k, a, b):
@@ -173,14 +177,16 @@ class _Scaled:
     def fit(self, v):
         self.y = v.exp() * self.some
         self.x = self.a / torch.bmm(self.y[:, None], self.K)[:, 0]
-        self.sums = _sums(self.K, self.x)
+        self.sums = _long_sums(self.K, self.x)
         return self.y * self.sums
 
     def shared(self, which):
         y = self.y[which]
         return _shared(self.K[which], (self.x * self.root)[which]) * (y[:, :, None] * y[:, None])
 
-    def potentials(self, b): return self.x, b / self.sums.clamp_min(TINY)
+    def potentials(self, b):
+        exact = self.K.shape[2] > 4096  # `sum` adds up in pairs
+        return self.x, b / ((self.K * self.x[:, None]).sum(2) if exact else self.sums).clamp_min(TINY)
     def sharpen(self, error, v): return v
     def keep(self, which):
         for name in ('K', 'a', 'some', 'root', 'x', 'y'): setattr(self, name, getattr(self, name)[which])
