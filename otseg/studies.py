@@ -60,7 +60,7 @@ STUDIES = {s.name: s for s in (
           'official', seeds=3),
     Study('eps', 'How much entropic regularisation?', {f'eps-{e:g}': dict(eps=e) for e in (.01, .02, .05, .1, .5)},
           'eps-0.05', seeds=3),
-    Study('vpt', 'How many visual prompts per block?', {f'vpt-{n}': dict(vpt_tokens=n) for n in (0, 2, 4, 5, 10, 20)},
+    Study('vpt', 'How many visual prompts per block?', {f'vpt-{n}': dict(vpt_tokens=n) for n in (0, 2, 4, 10, 20)},
           'vpt-4', seeds=3),
     Study('iterations', 'How many Sinkhorn iterations?', _iterations(), 'converged', seeds=3),
     Study('parts', 'Do phrases of parts as text prompts find their parts, and do unseen things gain?', _parts(),
