@@ -9,7 +9,7 @@ __all__ = ['VOCAB_OPTIONS', 'PART_EPS', 'Study', 'initial_weights', 'shared_star
            'run_variant', 'run_path', 'is_finished', 'same_run', 'run_study', 'stored_runs']
 
 # %% ../nbs/15e_study.ipynb #17ef8035
-import itertools, json, time, zlib
+import itertools, time, zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -195,6 +195,11 @@ def _flat(d: dict, stem: str='') -> dict:
     for k, v in d.items(): flat |= _flat(v, f'{stem}{k}.') if isinstance(v, dict) else {stem + k: v}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
 
+def _stored(record):
+    "Settings of a record, flat; what a recipe has gained since it was written has its default"
+    settings = record['settings']
+    return _flat(settings | dict(recipe=recipe_from_dict(settings['recipe']).to_dict()))
+
 def is_finished(
     output: Path,  # Folder of all studies
     study: Study,
@@ -206,19 +211,13 @@ def is_finished(
     if not path.exists(): return False
     record, want = read_json(path), _flat(run_settings(study, variant, seed))
     check(isinstance(record, dict) and 'settings' in record, f'{path} should be the record of a run', 'something else')
-    stored = record['settings']
-    there = _flat(stored | dict(recipe=recipe_from_dict(stored['recipe']).to_dict()))
+    there = _stored(record)
     changed = [f'{k}: {there.get(k)} there, {want.get(k)} here' for k in want | there if there.get(k) != want.get(k)]
     check(not changed, f'{path} should be a run of this study', '; '.join(changed),
           'Choose another --output, or remove the file.')
     return True
 
 # %% ../nbs/15e_study.ipynb #887c3f5b
-def _key(settings):
-    "Settings as one string; what a recipe has gained since the record was written has its default"
-    recipe = recipe_from_dict(settings['recipe']).to_dict()
-    return json.dumps(_flat(settings | dict(recipe=recipe)), sort_keys=True)
-
 def same_run(
     output: Path,  # Folder of all studies
     study: Study,
@@ -226,10 +225,10 @@ def same_run(
     seed: int,
 ) -> dict | None:
     "The record of another run with the same settings, under the name of this one; None if there is none"
-    own, here = run_path(output, study, variant, seed), _key(run_settings(study, variant, seed))
+    own, here = run_path(output, study, variant, seed), _flat(run_settings(study, variant, seed))
     for path in sorted(Path(output).glob(f'*/*-{seed}.json')):
         record = read_json(path) if path != own else {}
-        if 'taken_from' in record or 'settings' not in record or _key(record['settings']) != here: continue
+        if 'taken_from' in record or 'settings' not in record or _stored(record) != here: continue
         mine = dict(study=study.name, variant=variant, taken_from=f'{path.parent.name}/{path.stem}')
         return record | mine
     return None
