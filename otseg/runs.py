@@ -102,7 +102,7 @@ def save_run_checkpoint(
     recipe: Recipe,
     vocab: Vocab,
 ) -> Path:
-    "A checkpoint that can be resumed; the oldest beyond `recipe.keep` are forgotten"
+    "A checkpoint that can be resumed; the oldest beyond `recipe.keep` are forgotten, but not an inductive run's at half"
     final = Path(output)/'checkpoints'/f'step_{step:06d}'
     aside = final.with_name(f'.{final.name}')
     shutil.rmtree(aside, ignore_errors=True)
@@ -110,8 +110,11 @@ def save_run_checkpoint(
     with atomic_path(aside/'trainer.pt') as tmp: torch.save(dict(step=step, optimizer=optimizer.state_dict()), tmp)
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
-    steps = sorted(final.parent.glob('step_*'), key=lambda p: int(p.name.removeprefix('step_')))
-    for old in steps[:-recipe.keep]: shutil.rmtree(old)
+    def done(path): return int(path.name.removeprefix('step_'))
+    old = sorted(final.parent.glob('step_*'), key=done)[:-recipe.keep]
+    half = recipe.steps // 2 if recipe.setting == 'inductive' else None  # where transductive runs start from
+    for path in old:
+        if done(path) != half: shutil.rmtree(path)
     return final
 
 # %% ../nbs/13a_runs.ipynb #fbeb94da
