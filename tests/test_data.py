@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from scipy.io import savemat
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from otseg.core import InputError
-from otseg.data import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture
+from otseg.data import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture, source_table
 from otseg.layouts import LAYOUTS, Item
-from otseg.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, eval_transform,
-                              keep_ratio_size, train_transform)
+from otseg.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, PhotometricDistort,
+                              eval_transform, keep_ratio_size, train_transform)
 from otseg.vocab import load_vocab
 
 SIZE = (60, 40)                                        # width, height
@@ -26,13 +27,30 @@ def picture(path, size=SIZE, mode='RGB', **options):
     Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], -1)).convert(mode).save(path, **options)
 
 
-def mask(path, values, size=SIZE, palette=True):
+def stripes(values, size=SIZE, dtype=np.uint8):
     "Vertical stripes of the values"
+    return np.broadcast_to(np.asarray(values, dtype)[np.arange(size[0]) * len(values) // size[0]], size[::-1]).copy()
+
+
+def mask(path, values, size=SIZE, palette=True):
     path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = np.asarray(values, np.uint8)[np.arange(size[0]) * len(values) // size[0]]
-    image = Image.fromarray(np.broadcast_to(stripes, size[::-1]).copy())
+    image = Image.fromarray(stripes(values, size))
     if palette: image.putpalette([(7 * i) % 256 for i in range(768)])
     image.save(path)
+
+
+def sbd_mask(path, values):
+    "As in the Semantic Boundaries Dataset: a struct with the boundaries, the labels and the classes"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    here = np.array([[v] for v in values if v], np.uint8)
+    savemat(path, dict(GTcls=dict(Boundaries=np.zeros((20, 1)), Segmentation=stripes(values), CategoriesPresent=here)),
+            do_compression=True)
+
+
+def context_mask(path, values):
+    "As in the 459 labels of PASCAL Context"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, dict(LabelMap=stripes(values, dtype=np.uint16)), do_compression=True)
 
 
 def lines(path, names):
@@ -75,6 +93,39 @@ def test_voc(voc):
         assert len(longer) == 3 and f'{name}.txt' in longer.source
 
 
+def test_voc_takes_masks_of_aug_to_train_and_its_own_to_score(voc):
+    mask(voc/'SegmentationClassAug'/'2007_000002.png', [0, 7])
+    assert values(load_dataset('voc12', voc)[1]) == [6, 255]
+    assert values(load_dataset('voc12', voc, 'val')[0]) == [2, 19, 255]
+
+
+@pytest.mark.parametrize('place', ['benchmark_RELEASE/dataset', 'sbd', 'SBD/dataset', 'VOCdevkit/VOCaug/dataset',
+                                   'VOCdevkit/VOC2012/SBD', 'sbd/benchmark_RELEASE/dataset'])
+def test_voc_with_sbd(voc, tmp_path, place):
+    "VOC train + SBD train + SBD val - VOC val, each once; a picture that VOC has drawn keeps that mask"
+    sbd = tmp_path/place
+    for i, name in enumerate(['2007_000000', '2007_000002', '2008_000003', '2008_000004']):
+        sbd_mask(sbd/'cls'/f'{name}.mat', [0, 11 + i])
+        picture(voc/'JPEGImages'/f'{name}.jpg')
+    lines(sbd/'train.txt', ['2008_000004', '2007_000000'])
+    lines(sbd/'val.txt', ['2007_000002', '2008_000003'])
+    data = load_dataset('voc12', tmp_path)
+    assert [i.key for i in data.items] == ['2007_000000', '2007_000001', '2008_000004', '2008_000003']
+    assert [values(s) for s in data] == [[0, 19, 255], [6, 255], [13, 255], [12, 255]]
+    assert [i.key for i in load_dataset('voc12', tmp_path, 'val').items] == ['2007_000002']
+    lines(voc/VOC/'trainaug.txt', ['2008_000003'])     # a list of one's own goes before that
+    assert [values(s) for s in load_dataset('voc12', tmp_path)] == [[12, 255]]
+    (sbd/'cls/2008_000003.mat').unlink()
+    fails(['2008_000003.png should exist', '1 of 1'], load_dataset, 'voc12', tmp_path)
+
+
+def test_list_of_paths(voc):
+    "The lists of DeepLab name picture and mask"
+    names = ['2007_000001', '2007_000000']
+    lines(voc/VOC/'train_aug.txt', [f'/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png' for n in names])
+    assert [i.key for i in load_dataset('voc12', voc).items] == names
+
+
 def test_context(tmp_path):
     base = tmp_path/'VOC2010'
     picture(base/'JPEGImages'/'2008_1.jpg')
@@ -83,12 +134,81 @@ def test_context(tmp_path):
     assert values(load_dataset('context59', tmp_path, 'val')[0]) == [0, 58, 255]
 
 
+# what the labels.txt of PASCAL Context calls the 59 classes, by number
+NUMBERS = (2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144, 158,
+           159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355, 360, 366,
+           368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458)
+
+
+@pytest.fixture
+def context(tmp_path):
+    "VOC 2010 with the 459 labels unpacked inside"
+    base = tmp_path/'VOCdevkit'/'VOC2010'
+    picture(base/'JPEGImages'/'2008_000002.jpg')
+    context_mask(base/'trainval'/'2008_000002.mat', [0, 1, 2, 9, 255, 427, 458, 459])
+    lines(base/'ImageSets/Main/val.txt', ['2008_000002'])
+    names = dict(zip(NUMBERS, load_vocab('context59').names)) | {427: 'tvmonitor'}
+    lines(base/'labels.txt', [f'{i}: {names.get(i, f"other {i}")}' for i in range(1, 460)])
+    return base
+
+
+@pytest.mark.parametrize('folder', ['trainval', 'SegmentationContext459', '../../trainval'])
+def test_context_of_459_labels(context, folder):
+    (context/folder).parent.mkdir(exist_ok=True)
+    (context/'trainval').rename(context/folder)
+    data = load_dataset('context59', context.parent.parent, 'val')
+    assert values(data[0]) == [0, 1, 54, 58, 255] and data.vocab.names[54] == 'tv monitor'
+    assert (data[0]['labels'] == 255).sum() == 40 * 30  # 0, accordion, label 255 and 459 mean nothing here
+    assert [i.source.label_map[n] for i in data.items for n in NUMBERS] == [*range(59)]
+
+
+def test_context_of_459_labels_that_are_wrong(context):
+    load = lambda: load_dataset('context59', context, 'val')
+    context_mask(context/'trainval'/'2008_000002.mat', [2, 460, 65535])
+    fails(['2008_000002.mat should hold 0..459 (context59)', '[460, 65535]'], load().__getitem__, 0)
+    text = (context/'labels.txt').read_text()
+    (context/'labels.txt').write_text(text.replace(': wood', ': timber'))
+    fails(['labels.txt', 'none called wood'], load)
+    (context/'labels.txt').unlink()
+    fails(['trainval should come with labels.txt', 'Put it at'], load)
+    lines(context/'ImageSets/SegmentationContext/val.txt', ['2008_000009'])
+    fails(['2008_000009.jpg'], load)
+
+
 def test_cocostuff(tmp_path):
     for split in ('train2017', 'val2017'):
         picture(tmp_path/'images'/split/'000000000139.jpg')
         mask(tmp_path/'annotations'/split/'000000000139_labelTrainIds.png', [0, 170, 255], palette=False)
         mask(tmp_path/'annotations'/split/'000000000139.png', [181], palette=False)      # raw ids lie beside them
     for split in ('train', 'val'): assert values(load_dataset('cocostuff171', tmp_path, split)[0]) == [0, 170, 255]
+
+
+@pytest.mark.parametrize('pictures', ['images/{}', '{}'])
+@pytest.mark.parametrize('masks', ['annotations/{}', 'stuffthingmaps/{}', 'stuffthingmaps_trainval2017/{}'])
+def test_cocostuff_as_it_is_published(tmp_path, pictures, masks):
+    for split in ('train2017', 'val2017'):
+        picture(tmp_path/'coco'/pictures.format(split)/'000000000139.jpg')
+        mask(tmp_path/'coco'/masks.format(split)/'000000000139.png', [0, 10, 12, 89, 91, 181, 255], palette=False)
+    for split in ('train', 'val'):
+        assert values(load_dataset('cocostuff171', tmp_path, split)[0]) == [0, 10, 11, 79, 80, 170, 255]
+
+
+def test_cocostuff_numbers():
+    "A pixel holds COCO's number less 1; these are the numbers in use"
+    runs = [(1, 11), (13, 25), (27, 28), (31, 44), (46, 65), (67, 67), (70, 70), (72, 82), (84, 90), (92, 182)]
+    used = [n for a, b in runs for n in range(a, b + 1)]
+    raw = LAYOUTS['cocostuff171'].masks[-1]
+    table = source_table(raw, 171)
+    assert table[[n - 1 for n in used]].tolist() == [*range(171)] and table[255] == 255
+    assert (table >= 0).sum() == 172
+
+
+def test_cocostuff_gap(tmp_path):
+    "Train ids under the raw name fall into the gaps: an error, not other classes"
+    picture(tmp_path/'images/val2017/1.jpg')
+    mask(tmp_path/'stuffthingmaps/val2017/1.png', [10, 11, 12], palette=False)
+    words = ['1.png should hold 0..10, 12..24, 26..27,', '91..181, 255 (cocostuff171)', 'got [11] in 800 pixels']
+    fails(words, load_dataset('cocostuff171', tmp_path, 'val').__getitem__, 0)
 
 
 def test_ade(tmp_path):
@@ -103,6 +223,26 @@ def test_camvid(tmp_path):
     mask(tmp_path/'trainannot/a.png', [0, 10, 11], palette=False)
     lines(tmp_path/'train.txt', ['a'])
     assert values(load_dataset('camvid', tmp_path)[0]) == [0, 10, 255]
+    picture(tmp_path/'test/b.png')
+    mask(tmp_path/'testannot/b.png', [3, 12], palette=False)
+    lines(tmp_path/'test.txt', ['/SegNet/CamVid/test/b.png /SegNet/CamVid/testannot/b.png'])  # as SegNet published it
+    fails(['testannot/b.png should hold 0..11, 255 (camvid11)', '[12]'], load_dataset('camvid', tmp_path, 'test').read, 0)
+
+
+@pytest.mark.parametrize('name, tree, words', [
+    ('voc12', ['JPEGImages', f'{VOC}/train.txt'], 'SegmentationClassAug or SegmentationClass'),
+    ('context59', ['JPEGImages', 'ImageSets/Main/train.txt'], 'SegmentationClassContext or trainval'),
+    ('context59', ['JPEGImages', 'trainval'], 'ImageSets/SegmentationContext/train.txt or ImageSets/Main/train.txt'),
+    ('cocostuff171', ['annotations/train2017'], 'pictures in images/train2017 or train2017'),
+    ('cocostuff171', ['train2017', 'annotations/val2017'], 'masks in annotations/train2017'),
+    ('ade150', ['images/training'], 'masks in annotations/training'),
+    ('camvid', ['train', 'train.txt'], 'masks in trainannot'),
+    ('camvid', ['train', 'trainannot'], 'list of names train.txt')])
+def test_half_a_tree(tmp_path, name, tree, words):
+    for path in tree:
+        if path.endswith('.txt'): lines(tmp_path/path, ['a'])
+        else: (tmp_path/path).mkdir(parents=True)
+    fails([str(tmp_path), words, 'no such'], load_dataset, name, tmp_path)
 
 
 def test_folder(tmp_path):
@@ -120,6 +260,21 @@ def test_folder(tmp_path):
     assert len(load_dataset('folder', tmp_path)) == 1
 
 
+def test_folder_of_seen_classes_and_tables(tmp_path):
+    (tmp_path/'dataset.json').write_text('{"names": ["road", "sky", "car"], "seen": ["road", 1]}')
+    picture(tmp_path/'2024/a.tif'); mask(tmp_path/'drawn/1.png', [0, 2])
+    picture(tmp_path/'2025/b c.jpg'); mask(tmp_path/'drawn/2.png', [1])
+    rows = ['image,mask,split', '2024/a.tif,drawn/1.png,train', '"2025/b c.jpg",drawn/2.png,val']
+    lines(tmp_path/'dataset.csv', rows)
+    data = load_dataset('folder', tmp_path)
+    assert data.vocab.unseen_names == ('car',) and [i.key for i in data.items] == ['2024/a'] and values(data[0]) == [0, 2]
+    assert [i.key for i in load_dataset('folder', tmp_path, 'val').items] == ['2025/b c']
+    lines(tmp_path/'val.csv', ['image, mask', '2024/a.tif, drawn/1.png', '2025/b c.jpg, drawn/3.png'])  # goes first
+    fails(["val.csv names '2025/b c'", 'drawn/3.png should exist', '1 of 2'], load_dataset, 'folder', tmp_path, 'val')
+    (tmp_path/'val.csv').write_bytes(b'image,mask\n\xff\xfe,a')
+    fails('val.csv should be a CSV file', load_dataset, 'folder', tmp_path, 'val')
+
+
 def test_toy_needs_no_folder():
     data = load_dataset('toy', split='val', n=3)
     assert len(data) == 3 and data[0]['image'].dtype == torch.uint8 and data[0]['labels'].max() < len(data.vocab)
@@ -131,8 +286,7 @@ def test_toy_needs_no_folder():
 def test_every_layout_has_its_vocabulary():
     for layout in LAYOUTS.values():
         k = len(load_vocab(layout.vocab))
-        table = label_table(k, reduce_zero_label=layout.reduce_zero_label, label_map=layout.label_map)
-        assert set(range(k)) <= set(table.tolist())
+        for source in layout.masks: assert {*range(k), 255} <= set(source_table(source, k).tolist())
 
 
 # wrong input
@@ -172,8 +326,30 @@ def test_mask_of_another_size(voc):
 
 def test_label_outside_the_vocabulary(voc):
     mask(voc/'SegmentationClass/2007_000000.png', [0, 21, 255])
-    words = ['2007_000000.png', '1..20 (voc12) or 255', 'got [21] in 800 pixels']
+    words = ['2007_000000.png', '0..20, 255 (voc12)', 'got [21] in 800 pixels']
     fails(words, load_dataset('voc12', voc).__getitem__, 0)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_matlab_files_that_are_damaged(tmp_path):
+    sbd_mask(tmp_path/'whole.mat', [0, 7, 20])
+    content, expected = (tmp_path/'whole.mat').read_bytes(), read_mask(tmp_path/'whole.mat', 'GTcls.Segmentation')
+    assert expected.shape == (40, 60) and expected.unique().tolist() == [0, 7, 20]
+    rng, errors = np.random.default_rng(0), 0
+    for i in range(120):
+        damaged = bytearray(content[:rng.integers(len(content)) if i % 2 else None])
+        for at in rng.integers(0, max(1, len(damaged)), 4): damaged[at:at + 1] = bytes([rng.integers(256)])
+        (tmp_path/'x.mat').write_bytes(damaged)
+        try: read_mask(tmp_path/'x.mat', 'GTcls.Segmentation')
+        except InputError as error:
+            errors += 1
+            assert 'x.mat' in str(error)
+    assert errors > 60
+    fails('LabelMap, got KeyError', read_mask, tmp_path/'whole.mat', 'LabelMap')
+    savemat(tmp_path/'real.mat', dict(LabelMap=np.ones((3, 4))))
+    fails(['real.mat', 'matrix of label values, got float64 (3, 4)'], read_mask, tmp_path/'real.mat', 'LabelMap')
+    savemat(tmp_path/'below.mat', dict(LabelMap=np.full((3, 4), -1, np.int16)))
+    fails('matrix of label values', read_mask, tmp_path/'below.mat', 'LabelMap')
 
 
 def test_mask_of_colours(voc):
@@ -284,6 +460,58 @@ def test_train_transform(h, w):
         assert image.shape == (3, 64, 64) and image.dtype == torch.float32 and labels.shape == (64, 64)
         torch.testing.assert_close(image[0][inner(labels)] * 255, labels[inner(labels)] * 30., atol=.01, rtol=0)
     assert checked > 500
+
+
+def test_ratios_fill_their_range():
+    "Scales are drawn from .5 to 2, for picture and mask alike"
+    step = KeepRatioResize((160, 120), scale_range=(.5, 2.))
+    torch.manual_seed(0)
+    sizes = []
+    for _ in range(200):
+        image, labels = step(*coded(60, 80))
+        assert image.shape[1:] == labels.shape
+        sizes.append(labels.shape[0] / 120)
+    assert .5 <= min(sizes) < .55 and 1.9 < max(sizes) <= 2. and abs(np.mean(sizes) - 1.25) < .1
+
+
+def test_flip_turns_half_of_the_pairs():
+    transform = train_transform((40, 80), resize=None, scale_range=(1., 1.), photometric=False, mean=(0,)*3, std=(1,)*3)
+    torch.manual_seed(0)
+    turned = [bool(transform(*coded(40, 80))[1][39, 0] == 7) for _ in range(200)]   # label 4 stands on the left, 7 right
+    assert 70 < sum(turned) < 130
+    for _ in range(10):
+        image, labels = transform(*coded(40, 80))
+        torch.testing.assert_close(image[0][20:] * 255, labels[20:] * 30., atol=.01, rtol=0)  # every pixel, to the border
+
+
+def test_colours_leave_the_mask_alone():
+    "Each label keeps one colour of its own, the mask keeps every label"
+    image, labels = coded(60, 80)
+    labels[:8, :10] = 0
+    torch.manual_seed(0)
+    changed = 0
+    for _ in range(30):
+        other, same = PhotometricDistort()(image, labels)
+        assert torch.equal(same, labels)
+        for c in range(8): assert (other[:, labels == c] == other[:, labels == c][:, :1]).all()
+        changed += not torch.equal(other, image)
+    assert changed > 20
+
+
+def test_all_of_training_keeps_picture_and_mask_together():
+    "Through the whole transform as published: within a label one colour, brighter with the label"
+    transform = train_transform(64, resize=(256, 64), mean=(0,)*3, std=(1,)*3)
+    torch.manual_seed(0)
+    compared = 0
+    for _ in range(30):
+        image, labels = transform(*coded(120, 160))
+        there = [c for c in range(8) if (inner(labels) & (labels == c)).sum() > 20]
+        parts = [image[:, inner(labels) & (labels == c)] for c in there]
+        for p in parts: assert (p.max(1).values - p.min(1).values).max() < .02
+        means = [float(p.mean()) for p in parts]
+        assert all(a <= b + .01 for a, b in zip(means, means[1:])), (there, means)
+        compared += len(there)
+    assert compared > 60
 
 
 def test_padding_is_mean_colour_and_void():
@@ -403,3 +631,10 @@ def test_real_pictures_train(shared):
     for batch in loader:
         assert batch['image'].shape == (5, 3, 96, 96) and batch['image'].isfinite().all()
         assert set(batch['labels'].unique().tolist()) <= {*range(20), 255}
+
+
+def test_no_photographs_in_the_notebook(root):
+    "The figure of real pictures is drawn where they are, and never stored"
+    cells = json.loads((root/'nbs/11b_data.ipynb').read_text(encoding='utf-8'))['cells']
+    data = [c for c in cells if c['source'] and c['source'][0].startswith('#| data')]
+    assert data and not any(c['outputs'] for c in data)

@@ -16,6 +16,7 @@ HOME = {
     'huggingface_hub': {'checkpoint', 'clip'},  # clip: only to know when there is no network
     'torchmetrics': {'metrics'},
     'triton': {'fused'},
+    'scipy': {'data'},  # MATLAB files
     'matplotlib': {'charts', 'viz'},
     'ipywidgets': {'viz'},
     'IPython': {'charts', 'viz'},
