@@ -7,7 +7,7 @@ Docs: https://otseg.github.io/otseg/layouts.html.md"""
 # %% auto #0
 __all__ = ['VOC_LISTS', 'SBD', 'COCO_GAPS', 'COCO_USED', 'COCO_MAP', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS',
            'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'MaskSource', 'Item', 'Joined', 'Layout', 'read_description',
-           'folder_layout']
+           'folder_layout', 'layout_of']
 
 # %% ../nbs/11a_layouts.ipynb #8534dd9d
 from collections.abc import Mapping
@@ -131,3 +131,13 @@ def folder_layout(
     own = lambda kind: (f'{kind}/{{split}}', kind) if listed else (f'{kind}/{{split}}',)
     return Layout('', own('images'), (replace(source, folders=own('masks')),), ('{split}.txt',) if listed else (),
                   tables=('{split}.csv', 'dataset.csv')), vocab
+
+def layout_of(
+    name: str,   # A key of `LAYOUTS`, or folder
+    root: Path,  # Folder of the data set
+    split: str,  # train, val, ...
+) -> tuple[Layout, Vocab]:
+    "Layout and vocabulary of a data set by name"
+    if name == 'folder': return folder_layout(root, split)
+    if name not in LAYOUTS: raise unknown_name('data set', name, [*LAYOUTS, 'folder'])
+    return LAYOUTS[name], load_vocab(LAYOUTS[name].vocab)

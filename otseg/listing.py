@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/listing.html.md"""
 
 # %% auto #0
 __all__ = ['PICTURES', 'list_files', 'read_lines', 'read_names', 'named_values', 'find_pictures', 'find_names', 'find_masks',
-           'with_names', 'Listing', 'list_table', 'list_split', 'find_items']
+           'with_names', 'Listing', 'find_table', 'list_table', 'is_there', 'list_split', 'find_items']
 
 # %% ../nbs/11aa_listing.ipynb #8048d69a
 import csv, os
@@ -155,6 +155,14 @@ class Listing(NamedTuple):
     no_image: dict[str, str]  # Names without a picture, and where it should be
     no_mask: dict[str, str]   # Names without a mask, and where it should be
 
+def find_table(
+    root: Path,      # Folder of the data set
+    layout: Layout,  # Where its files are
+    split: str,      # train, val, ...
+) -> Path | None:
+    "The table that names pictures and masks, if the data set has one"
+    return next((p for t in layout.tables if (p := Path(root)/t.format(split=split)).is_file()), None)
+
 def list_table(
     path: Path,          # A CSV file
     split: str,          # train, val, ...
@@ -176,6 +184,19 @@ def list_table(
     there = [i for i in items if i.key not in no_image and i.key not in no_mask]
     return Listing(there, [i.key for i in items], str(path), no_image, no_mask)
 
+# %% ../nbs/11aa_listing.ipynb #7307bea5
+def is_there(
+    root: Path,      # Folder of the data set, or a parent
+    layout: Layout,  # Where its files are
+    split: str,      # train, val, ...
+) -> bool:
+    "Whether the data set has the split: its folder of pictures and its list, or rows in its table"
+    try:
+        if table := find_table(root, layout, split): return bool(list_table(table, split, layout.masks[0]))
+        find_names(find_pictures(Path(root), layout, layout.splits.get(split, split))[0], layout, split)
+    except InputError: return False
+    return True
+
 # %% ../nbs/11aa_listing.ipynb #426dd11e
 def list_split(
     root: Path,      # Folder of the data set, or a parent
@@ -183,8 +204,7 @@ def list_split(
     split: str,      # train, val, ...
 ) -> Listing:
     "The names of a split, their files, and what is missing"
-    table = next((p for t in layout.tables if (p := Path(root)/t.format(split=split)).is_file()), None)
-    if table is not None: return list_table(table, split, layout.masks[0])
+    if table := find_table(root, layout, split): return list_table(table, split, layout.masks[0])
     places, images = find_pictures(Path(root), layout, layout.splits.get(split, split))
     names, named = find_names(places, layout, split)
     folders = find_masks(places, layout, split)

@@ -24,7 +24,7 @@ HOME = {
 # library -> the lowest layer that may import it: pictures from above the toy scenes, Accelerate from the trainer
 LOWEST = {'torchvision': (11, ''), 'accelerate': (14, '')}
 # module -> the rooms that may import it. The commands write figures, so `cli` stands above `viz`.
-LEAF = {'viz': {'cli'}, 'cli': set()}
+LEAF = {'viz': {'cli'}, 'cli': set(), 'prepare_cli': set()}
 
 
 def layers(nbs: Path) -> dict[str, tuple[int, str]]:

@@ -1,0 +1,256 @@
+"otseg-prepare as a user runs it: everything that is wrong with a data set is found and counted, and nothing is changed"
+import contextlib
+import io
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from otseg.layouts import LAYOUTS
+from otseg.prepare import PUBLISHED, WRONG, check_dataset
+from otseg.prepare_cli import prepare
+from otseg.vocab import load_vocab
+
+VOC = 'ImageSets/Segmentation'
+NAMES = ['road', 'sky', 'car', 'cow']
+
+
+def picture(path, size=(30, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.indices(size[::-1]).sum(0).astype(np.uint8)).convert('RGB').save(path)
+
+
+def mask(path, values, size=(30, 20)):
+    "Vertical stripes of the values"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.asarray(values, np.uint8)[np.arange(size[0]) * len(values) // size[0]]
+    Image.fromarray(np.broadcast_to(stripes, size[::-1]).copy()).save(path)
+
+
+def lines(path, names):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(f'{n}\n' for n in names))
+
+
+def shell(*argv) -> tuple[int, str, str]:
+    "Exit code, stdout and stderr of the console script, run in this process"
+    out, err, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
+    with tempfile.TemporaryDirectory() as d:
+        script = Path(d)/'otseg-prepare'
+        script.write_text('import sys\nfrom otseg.prepare_cli import prepare\n'
+                          'if __name__ == "__main__": sys.exit(prepare())\n')
+        sys.argv = [str(script), *map(str, argv)]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                runpy.run_path(str(script), run_name='__main__')
+        except SystemExit as e: code = e.code or 0
+        finally: sys.argv = before
+    return code, out.getvalue(), err.getvalue()
+
+
+def tree(folder):
+    return {p.relative_to(folder).as_posix(): (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None)
+            for p in sorted(Path(folder).rglob('*'))}
+
+
+@pytest.fixture
+def world(tmp_path):
+    "Six sound pictures to train on and three to score, of four classes; no cow in training, where car is unseen"
+    root = tmp_path/'data'
+    for split, n in dict(train=6, val=3).items():
+        for i in range(n):
+            picture(root/'images'/split/f'{i}.jpg')
+            mask(root/'masks'/split/f'{i}.png', [0, 1, 255] if split == 'train' and i else [0, 2, 1])
+    (root/'dataset.json').write_text(json.dumps(dict(names=NAMES, unseen=['car', 'cow'])))
+    return root
+
+
+def problems(report) -> dict:
+    return {s.split: {kind: len(files) for kind, files in s.problems.items()} for s in report.splits}
+
+
+def test_every_published_data_set_has_its_numbers():
+    assert {n: set(d) for n, d in PUBLISHED.items()} == dict.fromkeys(LAYOUTS, {'train', 'val'}) | dict(
+        camvid={'train', 'val', 'test'})
+
+
+def test_a_sound_folder(world, tmp_path):
+    before = tree(world)
+    code, out, err = shell('folder', world, '--full', '--output', tmp_path/'report.json')
+    assert code == 0 and out.endswith('nothing wrong: folder, 6 pictures in train, 3 pictures in val\n'), (out, err)
+    assert 'PROBLEM' not in out and '100%' in err and tree(world) == before
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line[:4].strip() in NAMES}
+    assert rows['road'] == ['road', '46.15', '%', '6', '33.33', '%', '3']       # 1200 of 2600 labelled pixels, 200 of 600
+    assert rows['cow'] == ['cow', '*', '0.00', '%', '0', '0.00', '%', '0']
+    assert 'pictures with unseen classes: car 1 - inductive training ignores their pixels' in out
+    assert 'classes without a pixel: cow *' in out
+    record = json.loads((tmp_path/'report.json').read_text())
+    train = record['splits']['train']
+    assert train['pixels'] == {'road': 1200, 'sky': 1200, 'car': 200, 'cow': 0, 'no class': 1000}
+    assert train['pictures_with'] == {'road': 6, 'sky': 6, 'car': 1, 'cow': 0, 'no class': 5}
+    assert train['unseen_with_pixels'] == ['car'] and train['missing'] == ['cow'] and train['problems'] == {}
+    assert abs(train['void'] - 1000 / 3600) < 1e-6 and record['splits']['val']['masks'] == {'masks/val': 3}
+
+
+def test_everything_wrong_is_counted_at_once(world):
+    lines(world/'train.txt', ['0', '1', '2', '3', '4', '5', '5', *'abcdefg'])
+    for name in 'abc': picture(world/f'images/train/{name}.jpg')             # a, b, c: no mask; d..g: nothing at all
+    mask(world/'masks/train/1.png', [0, 9, 255, 12])
+    mask(world/'masks/train/2.png', [0, 1], size=(20, 30))
+    (world/'masks/train/3.png').write_bytes((world/'masks/train/3.png').read_bytes()[:60])
+    (world/'images/train/4.jpg').write_text('not a picture')
+    lines(world/'val.csv', ['image,mask', 'images/val/0.jpg,masks/val/0.png', 'images/train/0.jpg,masks/train/0.png'])
+    before, report = tree(world), check_dataset('folder', world)
+    assert problems(report) == dict(
+        train=dict(twice=1, no_image=4, no_mask=7, image=1, mask=1, size=1, value=1), val=dict(shared=1))
+    found = report.splits[0].problems
+    assert found['twice'] == ['5'] and found['no_mask'][0].endswith('masks/train/a.png')
+    assert found['size'] == [f'{world}/masks/train/2.png: 20 x 30 pixels, its picture 30 x 20']
+    assert found['value'][0].endswith('masks/train/1.png: 9 (140 pixels), 12 (140 pixels)')
+    assert report.splits[0].tally.values == {9: 140, 12: 140}
+    code, out, err = shell('folder', world)
+    assert code == 1 and tree(world) == before
+    assert 'PROBLEM: missing masks, 7 of them.' in out and '... and 4 more' in out and 'Traceback' not in err
+    assert '9 in 140 pixels, 12 in 140 pixels' in out
+    assert out.splitlines()[-1].startswith('8 problems (train: twice, train: no_image,')
+
+
+def test_pictures_are_decoded_on_demand(world):
+    whole = (world/'images/train/0.jpg').read_bytes()
+    (world/'images/train/0.jpg').write_bytes(whole[:-20])
+    assert problems(check_dataset('folder', world)) == dict(train={}, val={})
+    assert problems(check_dataset('folder', world, full=True)) == dict(train=dict(image=1), val={})
+
+
+@pytest.mark.parametrize('jobs', [1, 3])
+def test_threads_agree(world, jobs):
+    for i in range(100):
+        os.link(world/'images/train/0.jpg', world/f'images/val/link{i}.jpg')
+        os.link(world/f'masks/train/{i % 6}.png', world/f'masks/val/link{i}.png')
+    tally = check_dataset('folder', world, jobs=jobs).splits[1].tally
+    assert tally.pixels.tolist() == [200 * 103, 200 * 103, 200 * 20, 0, 200 * 83] and not tally.wrong
+
+
+def test_voc_with_sbd(tmp_path, monkeypatch):
+    "Masks of two kinds in one split, and the numbers of pictures that papers report"
+    base, sbd = tmp_path/'VOCdevkit/VOC2012', tmp_path/'benchmark_RELEASE/dataset'
+    for i in range(4): picture(base/f'JPEGImages/{i}.jpg')
+    for i in (0, 1): mask(base/f'SegmentationClass/{i}.png', [0, 255, 16 + i])
+    for i in (2, 3): (sbd/'cls').mkdir(parents=True, exist_ok=True); savemat(
+        sbd/f'cls/{i}.mat', dict(GTcls=dict(Segmentation=np.full((20, 30), 5 * i, np.uint8))))
+    lines(base/VOC/'train.txt', ['0']); lines(base/VOC/'val.txt', ['1']); lines(sbd/'train.txt', ['2', '0'])
+    lines(sbd/'val.txt', ['1', '3'])
+    assert problems(check_dataset('voc12', tmp_path, subset=True)) == dict(train={}, val={})
+    report = check_dataset('voc12', tmp_path)
+    assert problems(report) == dict(train=dict(count=1), val=dict(count=1)) and report.absent == []
+    train = report.splits[0]
+    assert train.masks == {'VOCdevkit/VOC2012/SegmentationClass': 1, 'benchmark_RELEASE/dataset/cls': 2}
+    assert [int(train.tally.pixels[c]) for c in (15, 9, 14, 20)] == [200, 600, 600, 400]
+    assert train.names == 3 and 'published 10,582 or 1,464' in train.problems['count'][0]
+    monkeypatch.setitem(PUBLISHED, 'voc12', dict(train=(10, 3), val=(1,), test=(5,)))
+    report = check_dataset('voc12', tmp_path)
+    assert problems(report) == dict(train={}, val={}) and report.absent == ['test']
+    lines(base/VOC/'train_aug.txt', ['0', '1'])                               # a list that took in a picture of val
+    assert problems(check_dataset('voc12', tmp_path, subset=True)) == dict(train={}, val=dict(shared=1))
+
+
+def test_what_cannot_be_looked_through(world, tmp_path):
+    for argv, says in [
+            (['voc13', world], "unknown data set 'voc13'. Did you mean 'voc12'"), (['toy', world], 'unknown data set'),
+            (['folder', tmp_path/'none'], 'should hold dataset.json'), (['voc12', tmp_path/'none'], 'no such folder'),
+            (['voc12', world], 'should hold pictures in JPEGImages'),
+            (['folder', world, '--split', 'train,night'], 'images/night'),
+            (['folder', world, '--output', world/'dataset.json'], 'dataset.json should not exist yet'),
+            (['folder', world, '--output', world], 'should be a file, got a folder'),
+            (['folder', world, '--jobs', '-1'], '`jobs` should be at least 1')]:
+        before = tree(world)
+        code, out, err = shell(*argv)
+        assert code == 2 and 'Traceback' not in err and tree(world) == before, err
+        assert err.splitlines()[-1].startswith('error: ') and says in err, err
+    shutil.rmtree(world/'masks/val')                                           # half a split is not an absent one
+    code, out, err = shell('folder', world)
+    assert code == 2 and 'should hold masks in masks/val' in err
+
+
+def test_every_problem_has_words():
+    assert all(what and do.endswith('.') for what, do in WRONG.values())
+    assert prepare.__doc__.endswith('Changes nothing')
+
+
+COUNT = """
+import json, resource, sys, time
+from pathlib import Path
+import torch
+from otseg.data import load_dataset, read_mask, to_labels
+from otseg.metrics import ConfusionMatrix, segmentation_scores
+from otseg.prepare import check_dataset
+torch.set_num_threads(1)
+def mib(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+imported = mib()
+began = time.perf_counter()
+report = check_dataset('voc12', Path(sys.argv[1]), ['val'])
+checked = time.perf_counter() - began
+data = load_dataset('voc12', sys.argv[1], 'val')
+confusion = ConfusionMatrix(20)
+for item in data.items:
+    labels = to_labels(read_mask(item.mask), data.tables[item.source])
+    prediction = labels.clamp(max=19)
+    prediction[:, :250] = (prediction[:, :250] + 1) % 20      # the left half is taken for the next class
+    confusion.update(prediction, labels)
+scores = segmentation_scores(confusion.counts, data.vocab.seen, data.vocab.unseen)
+print(json.dumps(dict(
+    checked=checked, seconds=time.perf_counter() - began, problems=report.splits[0].to_dict(report.vocab)['problems'],
+    imported_mib=imported, peak_mib=mib(), pixels=report.splits[0].tally.pixels.tolist(),
+    counts=confusion.counts.tolist(), hiou=scores.hiou)))
+"""
+
+
+@pytest.mark.slow
+def test_a_set_of_the_size_of_voc_val(tmp_path):
+    "1,449 masks of 500 x 375: histogram and scores in under a minute and a gigabyte, and right"
+    base, rng, drawn = tmp_path/'VOC2012', np.random.default_rng(0), []
+    picture(base/'JPEGImages/0.jpg', size=(500, 375))
+    (base/'SegmentationClass').mkdir(parents=True)
+    y, x = np.indices((375, 500))
+    for i in range(23):                                    # cells around random points, void between them
+        at = rng.uniform(0, 1, (12, 2)) * (375, 500)
+        far = np.stack([(y - a)**2 + (x - b)**2 for a, b in at])
+        first, second = np.sort(far, 0)[:2]
+        values = rng.integers(0, 21, 12).astype(np.uint8)[far.argmin(0)]
+        values[np.sqrt(second) - np.sqrt(first) < 4] = 255
+        image = Image.fromarray(values)
+        image.putpalette([(7 * j) % 256 for j in range(768)])
+        image.save(base/f'SegmentationClass/{i}.png')
+        drawn.append(values)
+    for i in range(1449):
+        if i: os.link(base/'JPEGImages/0.jpg', base/f'JPEGImages/{i}.jpg')
+        if i >= 23: os.link(base/f'SegmentationClass/{i % 23}.png', base/f'SegmentationClass/{i}.png')
+    lines(base/VOC/'val.txt', range(1449))
+    got = subprocess.run([sys.executable, '-c', COUNT, base], capture_output=True, text=True, timeout=600)
+    assert got.returncode == 0, got.stderr
+    found, times = json.loads(got.stdout), np.bincount(np.arange(1449) % 23)
+    print({k: round(found[k], 1) for k in ('checked', 'seconds', 'imported_mib', 'peak_mib')})
+    assert found['problems'] == {} and found['checked'] < 60 and found['peak_mib'] < 1024, found
+    assert found['peak_mib'] - found['imported_mib'] < 256
+    counts = np.zeros((20, 20), np.int64)
+    void = 0
+    for values, n in zip(drawn, times):
+        for half, step in ((values[:, :250], 1), (values[:, 250:], 0)):
+            area = np.bincount(half[(half > 0) & (half < 255)] - 1, minlength=20) * n
+            np.add.at(counts, (np.arange(20), (np.arange(20) + step) % 20), area)
+            void += n * ((half == 0) | (half == 255)).sum()
+    assert found['pixels'] == [*counts.sum(1).tolist(), int(void)] and found['counts'] == counts.tolist()
+    c = torch.tensor(counts, dtype=torch.float64)
+    iou = c.diag() / (c.sum(0) + c.sum(1) - c.diag())
+    s, u = (float(iou[list(g)].mean()) for g in (load_vocab('voc12').seen, load_vocab('voc12').unseen))
+    assert abs(found['hiou'] - 2 * s * u / (s + u)) < 1e-6
