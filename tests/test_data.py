@@ -625,6 +625,22 @@ def test_real_pictures_are_read_completely(shared, name, folder, split, n):
 
 
 @pytest.mark.data
+def test_real_pictures_by_a_table(shared, tmp_path):
+    "Three pictures of ADE20K in folders of no known layout"
+    ade = shared/'data/ade_sceneparsing3/sampleData'
+    keys = sorted(p.stem for p in (ade/'images').iterdir())
+    lines(tmp_path/'val.csv', ['image,mask', *(f'{ade}/images/{k}.jpg,{ade}/annotations/{k}.png' for k in keys)])
+    names = load_vocab('ade150').names
+    (tmp_path/'dataset.json').write_text(json.dumps(dict(names=names, reduce_zero_label=True, seen=['sky', 'building'])))
+    data = load_dataset('folder', tmp_path, 'val')
+    assert len(data) == 3 and len(data.vocab.unseen) == 148
+    for sample in data:
+        assert {names[c] for c in values(sample) if c < 255} >= {'sky', 'building', 'wall', 'tree'}
+        rows = sample['labels'].eq(names.index('sky')).nonzero()[:, 0].float().mean()
+        assert rows < sample['labels'].shape[0] / 2                       # the sky is above
+
+
+@pytest.mark.data
 def test_real_pictures_train(shared):
     data = load_dataset('voc12', shared/'data/voc2012_mini', transform=train_transform(96, resize=(256, 128)))
     loader = torch.utils.data.DataLoader(data, 5, sampler=[(i, i) for i in range(35)], collate_fn=collate)

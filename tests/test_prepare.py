@@ -187,6 +187,17 @@ def test_every_problem_has_words():
     assert prepare.__doc__.endswith('Changes nothing')
 
 
+@pytest.mark.data
+def test_real_pictures(shared):
+    report = check_dataset('camvid', shared/'data/camvid', full=True)
+    assert report.problems == 0 and [s.names for s in report.splits] == [367, 101] and report.absent == ['test']
+    assert not any(s.missing() for s in report.splits)
+    for s in report.splits: assert int(s.tally.pixels.sum()) == s.names * 480 * 360
+    report = check_dataset('voc12', shared/'data/voc2012_mini', full=True)
+    assert problems(report) == dict(train=dict(count=1), val=dict(count=1))
+    assert 15 in report.splits[0].missing() and 15 in report.splits[1].missing()                    # no pottedplant
+
+
 COUNT = """
 import json, resource, sys, time
 from pathlib import Path
