@@ -54,7 +54,8 @@ class ConfusionMatrix:
         check(prediction.shape == labels.shape, f'`prediction` should have the shape of `labels` {tuple(labels.shape)}',
               tuple(prediction.shape), 'Resize the prediction to the size of its mask before counting.')
         valid = labels != IGNORE
-        prediction, labels = prediction[valid].long(), labels[valid].long()
+        if not valid.all(): prediction, labels = prediction[valid], labels[valid]
+        prediction, labels = prediction.long(), labels.long()
         _check_range(labels, self.k, 'labels', f'Map the labels onto the vocabulary, others to {IGNORE}.')
         _check_range(prediction, self.k, 'prediction', 'Take the arg-max over exactly the classes of the vocabulary.')
         self.counts = self.counts.to(labels.device)

@@ -17,16 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data import collate
-from .evaluate import predict_windows
+from .evaluate import count_pixels
 from .measure import interleave, memory_bytes
-from .metrics import ConfusionMatrix, prompt_diversity, segmentation_scores
+from .metrics import prompt_diversity, segmentation_scores
 from .model import OTSeg
 from .recipes import Recipe
 from .train import forward_loss
 from .vocab import Vocab
 
 # %% ../nbs/15da_scores.ipynb #83fbef14
-@torch.no_grad()
 def sweep(
     model: OTSeg,
     data,                           # `SegmentationDataset` of scenes of one size
@@ -34,16 +33,9 @@ def sweep(
     vocab: Vocab,                   # Its seen classes are lowered
     options: list[tuple[float, float]],  # Pairs of blend and seen penalty
 ) -> dict[tuple[float, float], Int[Tensor, "k k"]]:
-    "Pixel counts for every pair, as `evaluate` counts them, from one forward pass"
-    device, seen = next(model.parameters()).device, vocab.seen if vocab.unseen else None
-    counts, text = {o: ConfusionMatrix(len(vocab)) for o in options}, text.to(device)
-    model.eval()
-    for batch in DataLoader(data, batch_size=8, collate_fn=collate):
-        out = predict_windows(model, batch['image'].to(device), text)
-        for (blend, penalty), confusion in counts.items():
-            labels = out.labels(batch['labels'].shape[-2:], blend=blend, seen=seen, seen_penalty=penalty)
-            confusion.update(labels.cpu(), batch['labels'])
-    return {o: c.counts for o, c in counts.items()}
+    "Pixel counts for every pair, from one forward pass per scene"
+    counts = count_pixels(model, DataLoader(data, batch_size=8, collate_fn=collate), text, vocab, options)
+    return {o: c.counts.cpu() for o, c in counts.items()}
 
 # %% ../nbs/15da_scores.ipynb #ccace1c2
 METRICS = dict(miou_seen='mIoU(S)', miou_unseen='mIoU(U)', hiou='hIoU')
