@@ -122,7 +122,8 @@ def to_labels(
     table: Int64[Tensor, "values"],                       # As from `label_table`
 ) -> Int64[Tensor, "H W"]:
     "Class indices, 255, or -1"
-    return table[values.long().clamp(max=len(table) - 1)]
+    index = values.flatten().int().clamp(max=len(table) - 1)
+    return table.index_select(0, index).view(values.shape)
 
 def value_ranges(
     values: Sequence[int],  # Ascending
@@ -172,7 +173,8 @@ class SegmentationDataset(torch.utils.data.Dataset):
               f'{mask_w} x {mask_h}', 'Export the mask again at the size of the picture.')
         table = self.tables[item.source]
         labels = to_labels(mask, table)
-        if (bad := labels < 0).any():
+        if labels.amin() < 0:
+            bad = labels < 0
             raise InputError(f'{item.mask} should hold {value_ranges(table.ge(0).nonzero().flatten().tolist())} '
                              f'({self.vocab.name}), got {mask[bad].unique().tolist()} in {int(bad.sum())} pixels. '
                              'Choose the vocabulary that the masks were drawn with, or map these values.')

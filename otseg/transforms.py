@@ -78,27 +78,41 @@ class CategoryRatioCrop(v2.Transform):
         super().__init__()
         self.crop, self.max_ratio, self.tries = _pair(crop), max_ratio, tries
 
+    def counts(self, labels): return torch.bincount(labels.flatten(), minlength=IGNORE + 1)[:IGNORE]
+
     def balanced(self, labels):
-        counts = torch.bincount(labels.flatten(), minlength=IGNORE + 1)[:IGNORE]
+        counts = self.counts(labels)
         return int((counts > 0).sum()) > 1 and float(counts.max()) < self.max_ratio * float(counts.sum())
 
     def make_params(self, flat_inputs):
         h, w = v2.query_size(flat_inputs)
-        mask = next((x for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None)
+        mask = next((x.as_subclass(Tensor) for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None)
         height, width = min(h, self.crop[0]), min(w, self.crop[1])
+        first = mask is None or self.max_ratio >= 1 or int((self.counts(mask) > 0).sum()) < 2  # as good as any other
         for _ in range(self.tries + 1):
             top, left = (int(torch.randint(0, n + 1, ())) for n in (h - height, w - width))
-            if mask is None or self.max_ratio >= 1: break
-            if self.balanced(mask.as_subclass(Tensor)[..., top:top + height, left:left + width]): break
+            if first or self.balanced(mask[..., top:top + height, left:left + width]): break
         return dict(top=top, left=left, height=height, width=width)
 
-    def transform(self, inpt, params): return self._call_kernel(F.crop, inpt, **params)
+    def transform(self, inpt, params):
+        cropped = self._call_kernel(F.crop, inpt, **params)
+        return tv_tensors.wrap(cropped.contiguous(), like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else cropped
 
 # %% ../nbs/11_transforms.ipynb #85994059
 class PhotometricDistort(v2.RandomPhotometricDistort):
     "Brightness, contrast, saturation and hue, each with probability 1/2; the channels stay in order"
     def __init__(self): super().__init__(hue=(-.1, .1))
     def make_params(self, flat_inputs): return super().make_params(flat_inputs) | dict(channel_permutation=None)
+
+    def transform(self, inpt, params):
+        if not isinstance(inpt, tv_tensors.Image): return super().transform(inpt, params)
+        late = None if params['contrast_before'] else params['contrast_factor']
+        early = params['contrast_factor'] if late is None else None
+        out = super().transform(inpt, params | dict(hue_factor=None, contrast_factor=early))
+        if params['hue_factor'] is not None:
+            turned = F.adjust_hue(F.to_pil_image(out), params['hue_factor'])
+            out = tv_tensors.wrap(F.pil_to_tensor(turned).contiguous(), like=inpt)
+        return out if late is None else F.adjust_contrast(out, late)
 
 class PadTo(v2.Transform):
     "Pad below and on the right: pictures with 0, masks with 255"
