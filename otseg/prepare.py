@@ -215,7 +215,7 @@ def split_text(
         lines.append(f'  classes without a pixel: {", ".join(names[c] for c in none[:10])}{rest}')
     if hidden := [f'{vocab.names[c]} {t.pictures[c]:,}' for c in vocab.unseen if t.pictures[c]]:
         lines.append(f'  pictures with unseen classes: {", ".join(hidden)}'
-                     + (' - inductive training ignores their pixels' if split.split == 'train' else ''))
+                     + (' - in inductive training their pixels have no class' if split.split == 'train' else ''))
     for kind, files in split.problems.items():
         what, do = WRONG[kind]
         lines += [f'  PROBLEM: {what}{f", {len(files):,} of them" if kind != "count" else ""}. {do}',

@@ -92,7 +92,7 @@ def test_a_sound_folder(world, tmp_path):
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[:4].strip() in NAMES}
     assert rows['road'] == ['road', '46.15', '%', '6', '33.33', '%', '3']       # 1200 of 2600 labelled pixels, 200 of 600
     assert rows['cow'] == ['cow', '*', '0.00', '%', '0', '0.00', '%', '0']
-    assert 'pictures with unseen classes: car 1 - inductive training ignores their pixels' in out
+    assert 'pictures with unseen classes: car 1 - in inductive training their pixels have no class' in out
     assert 'classes without a pixel: cow *' in out
     record = json.loads((tmp_path/'report.json').read_text())
     train = record['splits']['train']
