@@ -7,7 +7,7 @@ Docs: https://otseg.github.io/otseg/core.html.md"""
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'InputError', 'check', 'unknown_name', 'command',
            'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path', 'write_json',
-           'check_output']
+           'check_output', 'check_fresh']
 
 # %% ../nbs/00_core.ipynb #bf7898a5
 import functools, json, os, random, sys, tempfile
@@ -152,3 +152,13 @@ def check_output(
     kinds = ('folder', 'file') if folder else ('file', 'folder')
     check(not wrong, f'{path} should be a {kinds[0]}', f'a {kinds[1]}', 'Choose another --output.')
     return path
+
+def check_fresh(
+    paths: list[Path],      # Files to be written
+    overwrite: bool=False,  # Whether earlier ones may be replaced
+) -> None:
+    "Refuse to replace earlier results unless asked to"
+    for p in paths: check_output(p, folder=False)
+    there = [p for p in paths if Path(p).exists()]
+    check(overwrite or not there, f'{there[0] if there else ""} should not exist yet', 'an earlier result',
+          'Choose another --output, or pass --overwrite.')
