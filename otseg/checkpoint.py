@@ -108,13 +108,13 @@ class Checkpoint(NamedTuple):
 def load_checkpoint(
     name: str,           # As in `find_checkpoint`
     *,
-    weights: str=None,   # CLIP weights, where the recorded ones are no longer to be found; None = as recorded
+    weights: str=None,   # CLIP weights (of the text tower, if the image tower is in the checkpoint); None = as recorded
 ) -> Checkpoint:
     "Load a checkpoint of ours and put it on its CLIP"
     folder = find_checkpoint(name)
     record = _read_record(folder)
     config = OTSegConfig(**record['model'])
-    if weights and config.weights != 'embedded': config = replace(config, weights=weights)
+    if weights: config = replace(config, **{'text_weights' if config.weights == 'embedded' else 'weights': weights})
     model = OTSeg(config)
     try: state = load_file(folder/'model.safetensors')
     except Exception as e:

@@ -22,8 +22,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
 
-COMMANDS = {'otseg-train': 'train', 'otseg-eval': 'evaluate', 'otseg-predict': 'predict', 'otseg-demo': 'demo',
-            'otseg-convert': 'convert'}
+COMMANDS = {'otseg-train': 'cli:train', 'otseg-eval': 'eval_cli:evaluate', 'otseg-predict': 'cli:predict',
+            'otseg-demo': 'cli:demo', 'otseg-convert': 'eval_cli:convert'}
 NAMES = ['cat', 'dog', 'sky', 'road']                  # dog is unseen
 WORDS = sorted({'a', 'photo', 'of', 'portrait', 'part', 'segment', 'small', 'medium', 'water', 'tree', *NAMES})
 TINY = dict(model_cfg=dict(embed_dim=16, quick_gelu=True,
@@ -47,8 +47,9 @@ def shell(*argv) -> tuple[int, str, str]:
     name, *argv = map(str, argv)
     script = Path('.scripts')/name
     script.parent.mkdir(exist_ok=True)
-    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name]}\n'
-                      f'if __name__ == "__main__": sys.exit({COMMANDS[name]}())\n')
+    module, function = COMMANDS[name].split(':')
+    script.write_text(f'import sys\nfrom otseg.{module} import {function}\n'
+                      f'if __name__ == "__main__": sys.exit({function}())\n')
     out, err, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
     sys.argv = [str(script), *argv]
     try:
@@ -234,7 +235,8 @@ def test_eval(world):
     for word in (*NAMES, 'mIoU(S)', 'mIoU(U)', 'hIoU'): assert word in out
     scores = json.loads(Path('scores/val.json').read_text())
     assert scores['pictures'] == 2 and 'step_000002' in scores['checkpoint'] and 'val' in scores['data']
-    assert sorted(tree('scores')) == ['val.json']
+    assert sorted(tree('scores')) == ['val.csv', 'val.json']
+    assert [row.split(',')[0] for row in rows('scores/val.csv')] == ['class', *NAMES]
     same = shell('otseg-eval', 'run/checkpoints/step_000002', '--data', 'data', '--split', 'val')[1]
     assert same.splitlines()[:4] == out.splitlines()[:4]             # a run folder means its newest checkpoint
     refused(*EVAL, '--output', 'scores/val.json', says=['scores/val.json', '--overwrite'])
@@ -259,6 +261,11 @@ def test_eval_of_other_classes(world):
     table = {line.split()[0]: line for line in out.splitlines() if line.split()}
     for name in ('water', 'sky', 'tree'): assert name in out
     assert 'cat' not in table
+    named = shell('otseg-eval', 'run', '--data', 'other', '--cross', 'folder', '--output', 'new.json')
+    assert named[:2] == (0, out + 'scores: new.json\nclasses: new.csv\n'), named[2]
+    told = json.loads(Path('new.json').read_text())
+    assert told['cross'] and told['seen_penalty'] == 0 and told['miou'] is not None
+    refused('otseg-eval', 'run', '--data', 'other', '--cross', 'ade', says="unknown target data set 'ade'")
 
 
 def test_predict(world):
@@ -370,7 +377,7 @@ def test_options_of_the_other_commands(world):
         misused(*command, '--colour', 'red', says='unrecognized arguments: --colour red')
     misused(*EVAL, '--blend', 'half', says="invalid float value: 'half'")
     misused('otseg-predict', 'portrait.jpg', '--checkpoint', 'run', '--size', '1.5', says="invalid int value: '1.5'")
-    misused('otseg-eval', says='required: checkpoint')
+    refused('otseg-eval', says='a checkpoint should be named')
     misused('otseg-predict', says='required: photos')
     refused('otseg-eval', 'run', says='Add --data FOLDER.')
     refused(*EVAL, '--split', 'tset', says='images/tset')
