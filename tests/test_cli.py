@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
 
 COMMANDS = {'otseg-train': 'cli:train', 'otseg-eval': 'eval_cli:evaluate', 'otseg-predict': 'cli:predict',
-            'otseg-demo': 'cli:demo', 'otseg-convert': 'eval_cli:convert'}
+            'otseg-demo': 'cli:demo', 'otseg-convert': 'cli:convert'}
 NAMES = ['cat', 'dog', 'sky', 'road']                  # dog is unseen
 WORDS = sorted({'a', 'photo', 'of', 'portrait', 'part', 'segment', 'small', 'medium', 'water', 'tree', *NAMES})
 TINY = dict(model_cfg=dict(embed_dim=16, quick_gelu=True,
