@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from accelerate import PartialState
+import torch
+import torch.distributed as dist
 from fastcore.script import call_parse
 from torch.utils.data import DataLoader, Subset
 
@@ -21,7 +22,7 @@ from .checkpoint import find_checkpoint
 from .clip import weights_id
 from .core import atomic_path, check, check_fresh, command, unknown_name, write_json
 from .data import SegmentationDataset, collate, load_dataset
-from .evaluate import evaluate_options, own_share
+from .evaluate import evaluate_options, own_share, rank_and_size
 from .metrics import Scores
 from .paper import KIND, paper_table, read_results
 from .predict import Segmenter
@@ -115,12 +116,21 @@ def _show(vocab: Vocab, found: dict[tuple[float, float], Scores]) -> None:
         print(f'blend {blend:<4g} penalty {penalty:<4g} {name:<15}  {scores}')
 
 # %% ../nbs/17b_eval.ipynb #4eb1e6b4
+def _join() -> str | None:
+    "Join the processes of a launcher; the device of this one, or None if it is alone"
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return None
+    gpu = torch.cuda.is_available()
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if gpu else 'cpu'
+    if gpu: torch.cuda.set_device(device)
+    if not dist.is_initialized(): dist.init_process_group('nccl' if gpu else 'gloo')
+    return device
+
 def _score(seg: Segmenter, r: Recipe, ds, vocab: Vocab, options: list, how: dict) -> dict[tuple[float, float], Scores]:
     "Scores of every option over the pictures of all processes"
     workers = min(r.workers, os.cpu_count() or 1)
     loader = DataLoader(Subset(ds, own_share(len(ds))), batch_size=1, collate_fn=collate, num_workers=workers)
     return evaluate_options(seg.model, _batches(loader), seg.text(vocab), vocab, options, distributed=True,
-                            progress=PartialState().is_main_process, **how)
+                            progress=rank_and_size()[0] == 0, **how)
 
 def _table(table: int, results: str, output: str | None) -> None:
     "Print a table of the paper, and write it where asked"
@@ -160,8 +170,8 @@ def evaluate(
         check(value is None or value > 0, '--window, --stride and --n should be positive', value)
     if table is not None: return _table(table, results, output)
     check(checkpoint, 'a checkpoint should be named', 'none', 'With --training-free, a recipe.')
-    state, free = PartialState(), training_free
-    seg = _segmenter(checkpoint, weights, clip, free, str(state.device) if state.num_processes > 1 else None)
+    device, free = _join(), training_free
+    seg = _segmenter(checkpoint, weights, clip, free, device)
     name, crossed = cross or dataset or seg.recipe.dataset, cross is not None
     r = _crossed(seg.recipe, name) if crossed else seg.recipe
     ds = _data(r, name, data, split, n)
@@ -169,9 +179,11 @@ def evaluate(
     how = r.eval_options(window=window, stride=stride, blend=blend, seen_penalty=seen_penalty)
     options = _options(how.pop('blend'), how.pop('seen_penalty'), sweep, bool(free))
     found = _score(seg, r, ds, vocab, options, how)
-    if not state.is_main_process: return
+    rank, processes = rank_and_size()
+    if device: dist.destroy_process_group()
+    if rank > 0: return
     _show(vocab, found)
-    facts = how | dict(dataset=name, split=split or r.eval_split, cross=crossed, processes=state.num_processes)
+    facts = how | dict(dataset=name, split=split or r.eval_split, cross=crossed, processes=processes)
     if not files: return
     print('scores:', write_json(files[0], _record(ds, vocab, found, **facts, **_about(seg, checkpoint, free))))
     print('classes:', _classes_csv(files[1], vocab, found))

@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/evaluate.html.md"""
 
 # %% auto #0
 __all__ = ['PIXEL_BYTES', 'window_starts', 'SlidingOutput', 'predict_windows', 'label_options', 'predict_probs', 'predict_labels',
-           'own_share', 'count_pixels', 'evaluate_options', 'evaluate']
+           'rank_and_size', 'own_share', 'count_pixels', 'evaluate_options', 'evaluate']
 
 # %% ../nbs/12_evaluate.ipynb #0a79d71e
 import math
@@ -207,8 +207,8 @@ def predict_labels(
     return _winner(_enlarge(p, size) for p in probs.split(chunk or _chunk(len(probs) * math.prod(size)), 1))
 
 # %% ../nbs/12_evaluate.ipynb #297f52dc
-def _processes() -> tuple[int, int]:
-    "Rank of this process, and how many there are"
+def rank_and_size() -> tuple[int, int]:
+    "Number of this process among those of `torch.distributed`, and how many there are; 0 and 1 without them"
     there = dist.is_available() and dist.is_initialized()
     return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
 
@@ -216,12 +216,12 @@ def own_share(
     n: int,  # Pictures of the data set
 ) -> range:
     "Indices of the pictures of this process; all of them where it is the only one"
-    rank, processes = _processes()
+    rank, processes = rank_and_size()
     return range(rank, n, processes)
 
 def _add_up(counts, device):
     "The counts of all processes, in each of them"
-    if _processes()[1] == 1: return
+    if rank_and_size()[1] == 1: return
     total = torch.stack([c.counts.to(device) for c in counts.values()])
     dist.all_reduce(total)
     for c, own in zip(counts.values(), total): c.counts = own
