@@ -8,7 +8,6 @@ Docs: https://otseg.github.io/otseg/training_free.html.md"""
 __all__ = ['TrainingFree']
 
 # %% ../nbs/06a_training_free.ipynb #2f202fe8
-import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float
@@ -40,7 +39,7 @@ class TrainingFree(nn.Module):
     ) -> Float[Tensor, "b d h w"]:
         "Unit vector per image token"
         if not self.values: return self.image_encoder(image)[0]
-        clip, (x, (h, w)) = self.image_encoder.clip, self.image_encoder.embed(image)
+        clip, (x, (h, _)) = self.image_encoder.clip, self.image_encoder.embed(image)
         *blocks, last = clip.transformer.resblocks
         for block in blocks: x = block(x)
         x, d = x[:, 1:], x.shape[-1]

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import NAMES, TINY, data_set, mask, picture, shell
-from test_cli import base as world_base  # noqa: F401  # a fixture
-from test_cli import one_thread  # noqa: F401  # a fixture
+from test_cli import NAMES, TINY, base, data_set, mask, one_thread, picture, shell  # noqa: F401  # base, one_thread: fixtures
 from test_model import make, prompts
 from torch.utils.data import DataLoader
 
@@ -32,9 +30,9 @@ SHAPES = [(500, 375), (375, 500), (2000, 300), (40, 30)]  # width and height
 
 
 @pytest.fixture
-def world(world_base, tmp_path, monkeypatch):
+def world(request, tmp_path, monkeypatch):
     "The data and the run of the tests of the commands; results go to a folder of their own"
-    monkeypatch.chdir(world_base)
+    monkeypatch.chdir(request.getfixturevalue('base'))
     monkeypatch.setenv('OTSEG_CACHE', str(tmp_path/'cache'))
     return tmp_path
 
