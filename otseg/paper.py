@@ -117,9 +117,10 @@ def _provenance(table: int, results: list[dict]) -> list[str]:
     for r in results:
         if not _cell_of(r, table): continue
         published = PUBLISHED.get(r['dataset'], {}).get('val', ())
+        weights = r['sha256'][:19].removeprefix('sha256:') if r['sha256'].startswith('sha256:') else r['sha256']
         less = '' if r['pictures'] in published else f' (of {" or ".join(map(str, published))})'
         lines.append(f'- {r.get("file", "")}: {r["setting"]}, {r["dataset"]}, {r["pictures"]} pictures{less}, '
-                     f'{r["checkpoint"]}, weights {(r["sha256"] or "?").removeprefix("sha256:")[:12]}')
+                     f'{r["checkpoint"]}, weights {weights}')
     return lines
 
 def paper_table(

@@ -43,6 +43,22 @@ def test_hand_worked_three_classes():
     assert (scores.miou, scores.pixel_accuracy) == pytest.approx(((6/9 + .3) / 3, 9/16))
 
 
+def test_three_classes_by_hand_from_maps():
+    """Nine pixels, one of them void. Class 1 is absent from the truth and predicted twice, class 2 is there and never
+    predicted; a second picture is void altogether"""
+    labels = torch.tensor([[[0, 0, 0], [0, 2, 2], [0, 2, 255]], [[255] * 3] * 3])
+    prediction = torch.tensor([[[0, 0, 1], [0, 0, 1], [0, 0, 2]], [[0, 1, 2]] * 3])
+    confusion = ConfusionMatrix(3).update(prediction, labels)
+    assert confusion.counts.tolist() == [[4, 1, 0], [0, 0, 0], [2, 1, 0]]
+    scores = segmentation_scores(confusion, seen=[0, 1], unseen=[2])
+    assert scores.iou.tolist() == pytest.approx([4/7, 0, 0]) and scores.accuracy[1].isnan()
+    assert (scores.miou_seen, scores.miou_unseen, scores.hiou, scores.miou) == pytest.approx((2/7, 0, 0, 4/21))
+    each = MulticlassJaccardIndex(3, ignore_index=255, average='none')(prediction, labels)
+    torch.testing.assert_close(scores.iou.float(), each)
+    inside = labels != 255
+    assert torch.equal(ConfusionMatrix(3).update(prediction[inside], labels[inside]).counts, confusion.counts)
+
+
 def test_absent_class_is_left_out_and_invented_class_counts():
     scores = segmentation_scores(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 0]]), seen=[0, 2], unseen=[1])
     assert scores.iou[:2].tolist() == pytest.approx([.75, 0]) and scores.iou[2].isnan()
