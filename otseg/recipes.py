@@ -21,7 +21,7 @@ from .model import OTSegConfig
 from .transforms import eval_transform, train_transform
 from .vocab import Vocab, inductive_labels, transductive_labels
 
-# %% ../nbs/13_recipes.ipynb #f82be58a
+# %% ../nbs/13_recipes.ipynb #12b89bf3
 SETTINGS = ('inductive', 'transductive', 'supervised')
 
 @dataclass(frozen=True)
@@ -65,13 +65,17 @@ class Recipe:
     precision: str = 'no'              # "no" (float32; C), "bf16", "fp16"
     save_every: int = 2000             # Steps between checkpoints
     keep: int = 2                      # Newest checkpoints kept
+    eval_every: int | None = None      # Steps between scores of the evaluation split; None = never, C
+    skip_bad: int = 0                  # Pictures that may be unusable before training stops
+    clip_norm: float | None = None     # Largest norm of the gradient; None = any, C
 
     def __post_init__(self):
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
-        for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride', 'min_side'):
+        for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride', 'min_side',
+                     'eval_every', 'clip_norm'):
             value = getattr(self, name)
             check(value is None or value > 0, f'`{name}` should be positive', value)
-        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr'):
+        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr', 'skip_bad'):
             check(getattr(self, name) >= 0, f'`{name}` should be 0 or more', getattr(self, name))
         for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold'):
             value = getattr(self, name)

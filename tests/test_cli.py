@@ -34,7 +34,7 @@ OPTIONS = ('--clip tiny.json --weights random --image_size 32 --steps 2 --batch_
            '--vpt_tokens 2').split()
 TRAIN = ['otseg-train', 'folder-inductive', *OPTIONS]
 EVAL = ['otseg-eval', 'run', '--data', 'data']
-FILES = ('', '/config.json', '/model.safetensors', '/trainer.pt')  # of a checkpoint that can be resumed
+FILES = ('', '/config.json', '/manifest.json', '/model.safetensors', '/trainer.pt')  # of a checkpoint that can be resumed
 # the order in which a run of four pictures reads them: the first of them in step 0, the last in step 1
 ORDER = StepSampler(4, 2, 2, seed=0).epoch(0)
 FIRST, LAST = f'{ORDER[0]}', f'{ORDER[-1]}'
@@ -562,10 +562,19 @@ def test_damaged_checkpoint(world, how, use): refused(*USES[use], says=damage(ho
 def test_checkpoint_with_a_strange_config(world, how): refused(*USES['eval'], says=damage(how))
 
 
-@pytest.mark.parametrize('how', ['model.safetensors', 'trainer.pt', 'config.json'])
+@pytest.mark.parametrize('how', ['model.safetensors', 'trainer.pt', 'config.json', 'manifest.json'])
 def test_resume_from_a_damaged_checkpoint(world, how):
-    truncate(NEWEST/how)
-    refused(*start('--resume', output='run'), says=how)
+    "The one before it is used, and the run ends in the same bits; without any whole one, the error names them"
+    whole = {k: v.clone() for k, v in weights().items()}  # the file is mapped into memory
+    for use in ('--resume', '--resume=auto'):
+        truncate(NEWEST/how)
+        with pytest.warns(UserWarning, match=f'step_000002 .{how} .*; going on from run/checkpoints/step_000001'):
+            code, out, _ = shell(*start(use, output='run'))
+        assert code == 0 and out.startswith('folder-inductive: loss ')
+        assert all(torch.equal(v, weights()[k]) for k, v in whole.items())
+    for step in (1, 2): truncate(Path(f'run/checkpoints/step_00000{step}')/how)
+    says = ['run should hold a whole checkpoint', f'step_000002 ({how}', f'step_000001 ({how}']
+    refused(*start('--resume', output='run'), says=says)
 
 
 def test_absent_checkpoint(world):

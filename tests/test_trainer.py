@@ -1,0 +1,347 @@
+"The trainer loses nothing: spread over processes, killed at any moment, given bad files, against a loop written out plainly"
+import csv
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from otseg.checkpoint import load_checkpoint
+from otseg.core import InputError, check, read_json
+from otseg.data import collate
+from otseg.evaluate import evaluate
+from otseg.model import OTSeg
+from otseg.recipes import VOC, get_recipe, learning_rate, override
+from otseg.resume import newest_checkpoint
+from otseg.train import fit
+from otseg.vocab import Vocab
+
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
+
+WORDS = sorted('a photo of portrait part segment small medium ball cat dog'.split())
+TINY = dict(model_cfg=dict(embed_dim=16, quick_gelu=True,
+                           vision_cfg=dict(image_size=32, patch_size=8, width=24, head_width=12, layers=2),
+                           text_cfg=dict(context_length=8, vocab_size=len(WORDS) + 3, width=24, heads=2, layers=1)),
+            words=WORDS)
+
+
+class Squares(torch.utils.data.Dataset):
+    "A bright square (class 0 or 1) on dark ground (class 2), where the seed says; some pictures are bad"
+    vocab = Vocab('squares', ('ball', 'cat', 'dog'), (1,))
+
+    def __init__(self, n=12, bad=(), nan=(), dies=(), moves=True):
+        self.n, self.bad, self.nan, self.dies, self.moves = n, bad, nan, dies, moves
+
+    def __len__(self): return self.n
+
+    def __getitem__(self, item):
+        i, seed = item if isinstance(item, tuple) else (item, item)
+        check(i not in self.bad, f'{i}.jpg should be a whole picture', 'a file that does not decode')
+        if i in self.dies: os.kill(os.getpid(), signal.SIGKILL)
+        g = torch.Generator().manual_seed(seed if self.moves else i)
+        labels, (r, c) = torch.full((32, 32), 2), torch.randint(0, 16, (2,), generator=g).tolist()
+        labels[r:r+16, c:c+16] = i % 2
+        image = torch.where(labels == 2, -1., labels + 1.) + .1 * torch.randn(3, 32, 32, generator=g)
+        return dict(image=image * (math.nan if i in self.nan else 1), labels=labels, key=str(i), size=(32, 32))
+
+
+def recipe(**options):
+    "A few steps with a tiny CLIP"
+    base = override(get_recipe('toy'), steps=12, image_size=32, stride=32, batch_size=4, save_every=3, warmup_steps=2,
+                    vpt_tokens=2, init='published', workers=0)
+    return override(replace(base, model=replace(base.model, clip=TINY, weights='random')), **options)
+
+
+def weights(folder):
+    "Those of the newest checkpoint, copied: the file is mapped into memory"
+    path = sorted(Path(folder).glob('checkpoints/step_*'))[-1]/'model.safetensors'
+    return {k: v.clone() for k, v in load_file(path).items()}
+
+
+def trained(model): return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def column(path, name):
+    with open(path, newline='') as f: return [r[name] for r in csv.DictReader(f)]
+
+
+def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('checkpoints/step_*'))]
+
+
+# processes of their own
+
+@pytest.fixture(scope='module')
+def server():
+    "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['otseg.train'])
+    return context
+
+
+def spread(rank, processes, port, r, output):
+    "One process of a launcher: torchrun sets these variables"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
+                       MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
+    result = fit(r, output=output, dataset=Squares(24), eval_dataset=Squares(5), progress=False)
+    if rank == 0: torch.save((result.losses, trained(result.model)), f'{output}/result.pt')
+    if processes > 1: torch.distributed.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def together(server, processes, r, output):
+    "Losses and weights of a run in several processes"
+    port = free_port()
+    all_of_them = [server.Process(target=spread, args=(i, processes, port, r, output)) for i in range(processes)]
+    for p in all_of_them: p.start()
+    for p in all_of_them: p.join(240)
+    assert [p.exitcode for p in all_of_them] == [0] * processes
+    assert read_json(output/'environment.json')['processes'] == processes
+    return torch.load(output/'result.pt')
+
+
+def test_however_it_is_spread(server, tmp_path):
+    "One process with batches of 8, two with 4 each, one with 4 twice: the same losses, weights and scores"
+    if not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
+    r = recipe(steps=6, batch_size=8, dropout=0., eval_every=3)
+    losses, final = together(server, 1, r, tmp_path/'one')
+    for processes, accumulate in ((2, 1), (1, 2)):
+        run = tmp_path/f'{processes}{accumulate}'
+        other, other_final = together(server, processes, replace(r, accumulate=accumulate), run)
+        apart = float((torch.tensor(other) / torch.tensor(losses) - 1).abs().max())
+        far = float((other_final - final).norm() / final.norm())
+        print(f'{processes} processes, {accumulate} accumulated: losses apart by {apart:.1e}, weights by {far:.1e}')
+        assert apart < 1e-5 and far < 1e-5
+        for name in ('hiou', 'miou_seen'):
+            assert [float(v) for v in column(run/'scores.csv', name)] == pytest.approx(
+                [float(v) for v in column(tmp_path/'one/scores.csv', name)], abs=1e-3)
+
+
+def test_loader_processes_change_nothing():
+    "Order and transforms of the pictures come from the seed and the step, whoever reads them"
+    first, *others = [fit(recipe(workers=n), dataset=Squares(), progress=False) for n in (0, 1, 2)]
+    for other in others: assert other.losses == first.losses and torch.equal(trained(other.model), trained(first.model))
+
+
+# killed
+
+def killed_at(run, r, event, dies_in):
+    "Train, and die at the given one of all moments at which something is put on the disk: before it, or half-way through"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    count = 0
+
+    def deadly(f, half=None):
+        def g(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == event:
+                if half and dies_in == 'half': half(f, *args, **kwargs)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return f(*args, **kwargs)
+        return g
+
+    def half_file(f, value, path):
+        f(value, path)
+        os.truncate(path, os.path.getsize(path) // 2)
+
+    def half_tree(f, path, **kwargs):
+        for p in list(Path(path).glob('*'))[:1]: p.unlink()
+
+    torch.save = deadly(torch.save, half_file)
+    shutil.rmtree = deadly(shutil.rmtree, half_tree)
+    for name in ('fsync', 'replace'): setattr(os, name, deadly(getattr(os, name)))
+    Path.rename = deadly(Path.rename)
+    train(run, r)
+
+
+def train(run, r):
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    fit(r, output=run, dataset=Squares(), eval_dataset=Squares(4), progress=False, resume=True)
+
+
+def child(server, target, *args, after=None):
+    "Exit code of a process, which is killed after some seconds"
+    p = server.Process(target=target, args=args)
+    p.start()
+    p.join(240 if after is None else after)
+    if p.is_alive(): p.kill(); p.join()
+    return p.exitcode
+
+
+def whole(run):
+    "Every byte that a run leaves, but for times"
+    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text().splitlines()]
+    names = sorted(p.relative_to(run).as_posix() for p in run.rglob('*'))
+    bits = {p.relative_to(run).as_posix(): load_file(p) for p in run.rglob('model.safetensors')}
+    return log, (run/'scores.csv').read_text(), names, bits
+
+
+def equal_runs(a, b):
+    assert a[:3] == b[:3] and a[3].keys() == b[3].keys() and all(same(a[3][k], b[3][k]) for k in a[3])
+
+
+def survive(server, tmp_path, plan):
+    "Kill a run as planned, resume it until it ends: what it leaves is what an unbroken run leaves"
+    r = recipe(eval_every=2, keep=1)
+    assert child(server, train, tmp_path/'unbroken', r) == 0
+    run, kills, before = tmp_path/'run', 0, set()
+    for how in plan:
+        code = child(server, killed_at, run, r, *how) if isinstance(how, tuple) else child(server, train, run, r, after=how)
+        kills += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL)
+        before.add(tuple(steps_left(run)))
+    assert child(server, train, run, r) == 0
+    equal_runs(whole(run), whole(tmp_path/'unbroken'))
+    return kills
+
+
+def test_killed_while_it_writes(server, tmp_path):
+    "In the first file, in the first checkpoint, half-way through its tensors, while the best is replaced, while one is removed"
+    plan = [(1, 'before'), (9, 'before'), (14, 'half'), (29, 'before'), (37, 'half'), (42, 'before')]
+    assert survive(server, tmp_path, plan) == len(plan)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(server, tmp_path):
+    "At random moments of time and of writing; each folder goes through several kills"
+    g = random.Random(0)
+    kills = 0
+    for i in range(5):
+        plan = [(g.randint(1, 40), g.choice(['before', 'half'])) if j % 2 else g.uniform(.5, 3.) for j in range(6)]
+        kills += survive(server, tmp_path/str(i), plan)
+    print(f'{kills} kills')
+    assert kills >= 20
+
+
+def test_damage_falls_back(tmp_path):
+    "A bit that flipped in the newest checkpoint: the one before it is used, and the run ends the same"
+    r = recipe(steps=6)
+    fit(r, output=tmp_path/'run', dataset=Squares(), progress=False)
+    final, newest = weights(tmp_path/'run'), tmp_path/'run/checkpoints/step_000006'
+    content = bytearray((newest/'model.safetensors').read_bytes())
+    content[-1] ^= 4
+    (newest/'model.safetensors').write_bytes(content)
+    with pytest.warns(UserWarning, match='step_000006 .model.safetensors is not as it was written.; going on from .*step_000003'):
+        again = fit(r, output=tmp_path/'run', dataset=Squares(), progress=False, resume=True)
+    assert len(again.losses) == 3 and same(weights(tmp_path/'run'), final) and newest_checkpoint(tmp_path/'run') == newest
+
+
+# guards
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    "Its pictures are named, nothing is lost, and the run goes on once they are mended"
+    with pytest.raises(InputError, match='loss and gradient should be finite, got nan') as told:
+        fit(recipe(), output=tmp_path/'run', dataset=Squares(nan=(5,)), progress=False)
+    facts = read_json(tmp_path/'run/nonfinite.json')
+    assert '5' in facts['keys'] and len(facts['keys']) == 4 and facts['terms']['loss'] == 'nan'
+    assert f'at step {facts["step"]}' in str(told.value) and steps_left(tmp_path/'run')[-1] == facts['step']
+    assert all(v.isfinite().all() for v in weights(tmp_path/'run').values())
+    fit(recipe(), output=tmp_path/'run', dataset=Squares(), progress=False, resume=True)
+    fit(recipe(), output=tmp_path/'clean', dataset=Squares(), progress=False)
+    assert same(weights(tmp_path/'run'), weights(tmp_path/'clean'))
+
+
+def test_bad_pictures(tmp_path):
+    with pytest.raises(InputError, match='^3.jpg should be a whole picture, got a file that does not decode.$'):
+        fit(recipe(), output=tmp_path/'none', dataset=Squares(bad=(3, 7)), progress=False)
+    with pytest.raises(InputError, match=r'[37].jpg should be .* 1 were skipped before it'):
+        fit(recipe(skip_bad=1), output=tmp_path/'one', dataset=Squares(bad=(3, 7)), progress=False)
+    got = [fit(recipe(skip_bad=2, workers=n), output=tmp_path/f'{n}', dataset=Squares(bad=(3, 7)), progress=False)
+           for n in (0, 2)]
+    assert got[0].losses == got[1].losses
+    for n in (0, 2): assert {*read_json(tmp_path/f'{n}/skipped.json')} == {'3', '7'}
+    shutil.rmtree(tmp_path/'0/checkpoints/step_000012')
+    again = fit(recipe(skip_bad=2), output=tmp_path/'0', dataset=Squares(bad=(3, 7)), progress=False, resume=True)
+    assert again.losses == got[0].losses[9:] and same(weights(tmp_path/'0'), weights(tmp_path/'2'))
+
+
+def test_a_loader_process_that_dies(tmp_path):
+    with pytest.raises(InputError, match='that load pictures should go on, got DataLoader worker .* (killed|exited)'):
+        fit(recipe(workers=1), output=tmp_path/'run', dataset=Squares(dies=(3,)), progress=False)
+
+
+# scores
+
+def test_scores_on_the_way(tmp_path):
+    "They change nothing in training, are those of the weights of that step, and the best weights are kept"
+    r, data = recipe(eval_every=3, keep=9), Squares(5)
+    plain = fit(recipe(), dataset=Squares(), progress=False)
+    scored = fit(r, output=tmp_path/'run', dataset=Squares(), eval_dataset=data, progress=False)
+    assert scored.losses == plain.losses and torch.equal(trained(scored.model), trained(plain.model))
+    assert column(tmp_path/'run/scores.csv', 'step') == ['3', '6', '9', '12']
+    hiou = [float(v) for v in column(tmp_path/'run/scores.csv', 'hiou')]
+    text = r.model.encode(data.vocab)
+    for step, value in zip((3, 6, 9, 12), hiou):
+        kept = load_checkpoint(tmp_path/f'run/checkpoints/step_{step:06d}')
+        loader = torch.utils.data.DataLoader(data, collate_fn=collate)
+        assert evaluate(kept.model, loader, text, data.vocab, **r.eval_options()).hiou == pytest.approx(value, abs=1e-6)
+    best = load_checkpoint(tmp_path/'run/checkpoints/best')
+    assert best.info['step'] == 3 * (1 + hiou.index(max(hiou))) and best.info['scores']['hiou'] == max(hiou)
+
+
+# numbers
+
+def test_learning_rate_is_the_published_one():
+    "Linear warm-up of 1500 steps from a millionth, times polynomial decay of power 0.9 to 1e-6 over 20,000 steps"
+    for step in (0, 1, 750, 1500, 1501, 10_000, 19_999):
+        decayed = (2e-4 - 1e-6) * (1 - step / 20_000) ** .9 + 1e-6
+        warm = 1 - (1 - step / 1500) * (1 - 1e-6) if step < 1500 else 1
+        assert learning_rate(VOC, step) == pytest.approx(decayed * warm, rel=1e-12)
+    by_hand = {0: 2e-10, 10_000: 1.99e-4 * 2 ** -.9 + 1e-6, 19_999: 1.99e-4 * 20_000 ** -.9 + 1e-6}
+    for step, value in by_hand.items(): assert learning_rate(VOC, step) == pytest.approx(value, rel=1e-9)
+
+
+def textbook(model, text, batch, steps, lr, warmup, decay):
+    "Losses of a plain loop: every formula written out, every batch the same pictures"
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=decay)
+    truth = F.one_hot(batch['labels'].clamp(max=2), 3)[..., [0, 2]].permute(0, 3, 1, 2).float()  # class 1 is unseen
+    present = truth.amax((-2, -1))
+    losses = []
+    for step in range(steps):
+        rate = (lr - 1e-6) * (1 - step / steps) ** .9 + 1e-6
+        if step < warmup: rate *= 1 - (1 - step / warmup) * (1 - 1e-6)
+        for group in optimizer.param_groups: group['lr'] = rate
+        out, loss = model(batch['image'], text), 0
+        for logits in (out.decoder_logits, out.score_logits):
+            p = logits.sigmoid()
+            right = p * truth + (1 - p) * (1 - truth)
+            focal = -(.25 * truth + .75 * (1 - truth)) * (1 - right) ** 2 * right.log()
+            dice = 1 - (2 * (p * truth).sum((-2, -1)) + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+            loss = loss + (100 * focal.mean((-2, -1)).sum() + (dice * present).sum()) / present.sum()
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_fifty_losses_of_a_textbook_loop():
+    r, data = recipe(steps=50, warmup_steps=5, dropout=0.), Squares(4, moves=False)
+    torch.manual_seed(r.seed)
+    model, batch = OTSeg(r.model_config()), [data[i] for i in range(4)]
+    batch = {k: torch.stack([b[k] for b in batch]) for k in ('image', 'labels')}
+    text = r.model.encode(data.vocab)[[0, 2]]
+    plain = textbook(model.train(), text, batch, 50, r.lr, 5, r.weight_decay)
+    ours = fit(r, dataset=data, progress=False).losses
+    apart = (torch.tensor(ours) / torch.tensor(plain) - 1).abs().max()
+    print(f'losses {plain[0]:.3f} -> {plain[-1]:.3f}, apart by {apart:.1e}')
+    assert plain[-1] < .5 * plain[0] and apart < 1e-5
