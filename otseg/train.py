@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -31,7 +32,8 @@ from .losses import count_masks, otseg_loss, pseudo_labels
 from .model import OTSeg
 from .recipes import RECIPES, Recipe, get_recipe, learning_rate, override
 from .resume import clean_leftovers, newest_checkpoint, resume_state, save_best, save_run_checkpoint
-from .runs import Pictures, RunLog, StepSampler, collate_pictures, discard_run, mix_seed, open_run
+from .runs import SCORES, Pictures, RunLog, StepSampler, collate_pictures, discard_run, mix_seed, open_run
+from .runs import read_batches as _batches
 from .vocab import Vocab
 
 # %% ../nbs/14_train.ipynb #9a75c924
@@ -59,7 +61,7 @@ def _start_from(recipe, vocab):
     if recipe.start is None:
         if recipe.setting == 'transductive':
             warnings.warn('this transductive run starts from scratch; the published ones start from an inductive '
-                          'checkpoint (--start FOLDER)', stacklevel=3)
+                          'checkpoint (--start FOLDER)', stacklevel=4)
         return OTSeg(config)
     given = load_checkpoint(recipe.start, weights=recipe.model.weights)
     names = given.vocab and given.vocab.names
@@ -112,15 +114,6 @@ def _step(accelerator, model, optimizer, batches, text, recipe, vocab, step):
     return values
 
 # %% ../nbs/14_train.ipynb #4a7c947b
-def _batches(loader):
-    "The batches of a loader; an error of a worker process loses its traceback"
-    try: yield from loader
-    except InputError as e: raise InputError(str(e).rpartition('InputError: ')[2].strip()) from None
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e): raise
-        raise InputError(f'the processes that load pictures should go on, got {str(e).splitlines()[0].rstrip(" .")}. '
-                         'Memory may be short: pass fewer --workers.') from None
-
 def _note_skipped(share, skipped, recipe, record):
     "Add what was skipped for these batches, in any process; one more than `skip_bad` allows is the error"
     found = [x for b in share for x in b['skipped'].items()]
@@ -128,7 +121,7 @@ def _note_skipped(share, skipped, recipe, record):
         if str(index) in skipped: continue
         check(len(skipped) < recipe.skip_bad, why.rstrip('.'), None, f'{len(skipped)} were skipped before it (--skip_bad).')
         skipped[str(index)] = why
-        if record: write_json(Path(record)/'skipped.json', skipped)
+        if record: write_json(record/'skipped.json', skipped)
 
 # %% ../nbs/14_train.ipynb #11a3c1e0
 def _scores(accelerator, model, data, text, recipe, vocab, workers):
@@ -136,14 +129,77 @@ def _scores(accelerator, model, data, text, recipe, vocab, workers):
     loader = DataLoader(Subset(data, own_share(len(data))), batch_size=1, collate_fn=collate, num_workers=workers)
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == 'cuda' else []):
         scores = evaluate(model, _batches(loader), text, vocab, distributed=True, **recipe.eval_options())
-    values = {k: getattr(scores, k) for k in ('miou_seen', 'miou_unseen', 'hiou', 'miou', 'pixel_accuracy')}
-    return values, values['hiou' if vocab.unseen else 'miou']
+    return {k: getattr(scores, k) for k in SCORES[1:-1]}, scores.hiou if vocab.unseen else scores.miou
 
 # %% ../nbs/14_train.ipynb #b1bba5e9
 def _accelerator(precision):
     "An Accelerator of this precision, whatever an earlier run of the process used"
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision: AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision)
+
+# %% ../nbs/14_train.ipynb #ae3c89f3
+class _Run:
+    "One process's part of a run"
+    def __init__(self, recipe, output, latest, dataset, eval_dataset, accelerator):
+        self.recipe, self.latest, self.eval_dataset, self.accelerator = recipe, latest, eval_dataset, accelerator
+        self.start = read_json(latest/'config.json')['info']['step'] if latest else 0
+        self.vocab = dataset.vocab.with_(templates=recipe.templates) if recipe.templates else dataset.vocab
+        self.workers = min(recipe.workers, os.cpu_count() or 1)
+        self.batches = self._load(dataset)
+        self.bare = _start_from(recipe, self.vocab)
+        self.all_text = recipe.model.encode(self.vocab).to(accelerator.device)
+        self.text = self.all_text[list(recipe.train_classes(self.vocab))]
+        optimizer = torch.optim.AdamW(self.bare.parameter_groups(recipe.lr, recipe.weight_decay, recipe.norm_weight_decay))
+        if latest: resume_state(latest, self.bare, optimizer, self.vocab, accelerator.scaler)
+        self.model, self.optimizer = accelerator.prepare(self.bare, optimizer)
+        accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
+        noted = latest and Path(output)/'skipped.json'
+        self.skipped = read_json(noted) if noted and noted.exists() else {}
+        self.output, self.log = Path(output) if output and accelerator.is_main_process else None, None
+        if self.output: clean_leftovers(self.output)
+
+    def _load(self, dataset):
+        r, a = self.recipe, self.accelerator
+        sampler = StepSampler(len(dataset), r.batch_size, r.steps, seed=r.seed, start=self.start, rank=a.process_index,
+                              processes=a.num_processes, accumulate=r.accumulate)
+        return _batches(DataLoader(Pictures(dataset, sampler, r.skip_bad), batch_sampler=sampler.positions(),
+                                   collate_fn=collate_pictures, num_workers=self.workers))
+
+# %% ../nbs/14_train.ipynb #adb8ff96
+@patch
+def step(self: _Run, step: int) -> dict:
+    "Train one step; returns its loss terms"
+    share = [next(self.batches) for _ in range(self.recipe.accumulate)]
+    if self.output and self.log is None:
+        self.log = RunLog(self.output, self.recipe, self.start, processes=self.accelerator.num_processes)
+    _note_skipped(share, self.skipped, self.recipe, self.output)
+    terms = _step(self.accelerator, self.model, self.optimizer, share, self.text, self.recipe, self.vocab, step)
+    if self.log: self.log.write(step, terms)
+    return terms
+
+@patch
+def keep(self: _Run, done: int):
+    "Score and save after so many steps, where it is time"
+    r = self.recipe
+    def due(every): return every and (done == r.steps or done % every == 0)
+    if due(r.eval_every):
+        found, value = _scores(self.accelerator, self.bare, self.eval_dataset, self.all_text, r, self.vocab, self.workers)
+        if self.log and self.log.score(done, found, value): save_best(self.output, self.bare, done, r, self.vocab, found)
+    if due(r.save_every): self.save(done)
+
+@patch
+def save(self: _Run, done: int):
+    if not self.output: return
+    self.latest = save_run_checkpoint(self.output, self.bare, self.optimizer, done, self.recipe, self.vocab,
+                                      self.accelerator.scaler)
+
+@patch
+def give_up(self: _Run, error: NotFinite):
+    "Keep the weights before a step that failed, and what failed"
+    if self.log:
+        write_json(self.output/'nonfinite.json', error.facts)
+        self.save(error.facts['step'])
+    self.accelerator.wait_for_everyone()  # the first process to end takes the others with it
 
 # %% ../nbs/14_train.ipynb #318239fd
 class RunResult(NamedTuple):
@@ -171,55 +227,23 @@ def fit(
     dataset = dataset or load_dataset(recipe.dataset, data, recipe.train_split, recipe.train_transform())
     if recipe.eval_every and eval_dataset is None:
         eval_dataset = load_dataset(recipe.dataset, data, recipe.eval_split, recipe.eval_transform())
-    vocab = dataset.vocab.with_(templates=recipe.templates) if recipe.templates else dataset.vocab
-    start = read_json(latest/'config.json')['info']['step'] if latest else 0
-    sampler = StepSampler(len(dataset), recipe.batch_size, recipe.steps, seed=recipe.seed, start=start,
-                          rank=accelerator.process_index, processes=accelerator.num_processes,
-                          accumulate=recipe.accumulate)
-    workers = min(recipe.workers, os.cpu_count() or 1)
-    batches = _batches(DataLoader(Pictures(dataset, sampler, recipe.skip_bad), batch_sampler=sampler.positions(),
-                                  collate_fn=collate_pictures, num_workers=workers))
-    model = _start_from(recipe, vocab)
-    every_text = recipe.model.encode(vocab).to(accelerator.device)
-    text = every_text[list(recipe.train_classes(vocab))]
-    optimizer = torch.optim.AdamW(model.parameter_groups(recipe.lr, recipe.weight_decay, recipe.norm_weight_decay))
-    if latest: resume_state(latest, model, optimizer, vocab, accelerator.scaler)
-    bare, (model, optimizer) = model, accelerator.prepare(model, optimizer)
-    accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
-    record = output if accelerator.is_main_process else None
-    if record and resume: clean_leftovers(record)
-    path = Path(output or '')/'skipped.json'
-    skipped = read_json(path) if latest and path.exists() else {}
-    losses, log = [], None
-    def save(done): return save_run_checkpoint(record, bare, optimizer, done, recipe, vocab, accelerator.scaler)
-    model.train()
-    bar = tqdm(range(start, recipe.steps), initial=start, total=recipe.steps, desc=recipe.name, unit='step',
+    run, losses = _Run(recipe, output, latest, dataset, eval_dataset, accelerator), []
+    run.model.train()
+    bar = tqdm(range(run.start, recipe.steps), initial=run.start, total=recipe.steps, desc=recipe.name, unit='step',
                disable=not (progress and accelerator.is_main_process))
     try:
         for step in bar:
-            share = [next(batches) for _ in range(recipe.accumulate)]
-            if record and log is None: log = RunLog(record, recipe, start, processes=accelerator.num_processes)
-            _note_skipped(share, skipped, recipe, record)
-            terms = _step(accelerator, model, optimizer, share, text, recipe, vocab, step)
-            losses.append(terms['loss'])
-            bar.set_postfix(loss=f"{terms['loss']:.2f}", refresh=False)
-            if log: log.write(step, terms)
-            done = step + 1
-            if recipe.eval_every and (done == recipe.steps or done % recipe.eval_every == 0):
-                scores, value = _scores(accelerator, bare, eval_dataset, every_text, recipe, vocab, workers)
-                if log and log.score(done, scores, value): save_best(record, bare, done, recipe, vocab, scores)
-            if record and (done == recipe.steps or done % recipe.save_every == 0): latest = save(done)
+            losses.append(run.step(step)['loss'])
+            bar.set_postfix(loss=f'{losses[-1]:.2f}', refresh=False)
+            run.keep(step + 1)
     except InputError as e:
-        if log and isinstance(e, NotFinite):
-            write_json(Path(record)/'nonfinite.json', e.facts)
-            latest = save(step)
-        if isinstance(e, NotFinite): accelerator.wait_for_everyone()  # the first process to end takes the others with it
-        if log and not resume: discard_run(record)  # nothing worth keeping was written
+        if isinstance(e, NotFinite): run.give_up(e)
+        if run.log and not resume: discard_run(output)  # where nothing worth keeping was written
         raise
     finally:
-        if log: log.close()
+        if run.log: run.log.close()
     accelerator.wait_for_everyone()
-    return RunResult(output and Path(output), latest, bare.eval(), losses)
+    return RunResult(output and Path(output), run.latest, run.bare.eval(), losses)
 
 # %% ../nbs/14_train.ipynb #1c267369
 USAGE = '''usage: otseg-train RECIPE --output FOLDER [--data FOLDER] [--resume] [--option value ...]
@@ -246,9 +270,8 @@ def parse_options(
         key, eq, value = word[2:].partition('=')
         key = key.replace('-', '_')
         if key in flags:
-            options[key] = 'true'
             if rest[:1] == ['auto']: rest.pop(0)
-            continue
+            options[key] = 'true'; continue
         check(bool(eq) or bool(rest), f'--{key} should be followed by a value', 'nothing')
         options[key] = value if eq else rest.pop(0)
     return words, options
