@@ -21,7 +21,7 @@ from .model import OTSegConfig
 from .transforms import eval_transform, train_transform
 from .vocab import Vocab, inductive_labels, transductive_labels
 
-# %% ../nbs/13_recipes.ipynb #12b89bf3
+# %% ../nbs/13_recipes.ipynb #d61f1cf1
 SETTINGS = ('inductive', 'transductive', 'supervised')
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Recipe:
     eval_every: int | None = None      # Steps between scores of the evaluation split; None = never, C
     skip_bad: int = 0                  # Pictures that may be unusable before training stops
     clip_norm: float | None = None     # Largest norm of the gradient; None = any, C
+    ema: float | None = None           # Decay of averaged weights, which are scored and saved; None = the last ones, C
 
     def __post_init__(self):
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
@@ -77,7 +78,7 @@ class Recipe:
             check(value is None or value > 0, f'`{name}` should be positive', value)
         for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr', 'skip_bad'):
             check(getattr(self, name) >= 0, f'`{name}` should be 0 or more', getattr(self, name))
-        for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold'):
+        for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold', 'ema'):
             value = getattr(self, name)
             check(value is None or 0 <= value <= 1, f'`{name}` should lie in 0..1', value)
         for name in ('resize', 'scale_range'):

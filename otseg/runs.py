@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/runs.html.md"""
 
 # %% auto #0
 __all__ = ['LOG', 'SCORES', 'FILES', 'mix_seed', 'StepSampler', 'Pictures', 'collate_pictures', 'read_batches', 'environment',
-           'open_run', 'StepTable', 'RunLog', 'discard_run']
+           'open_run', 'StepTable', 'RunLog', 'discard_run', 'NotFinite']
 
 # %% ../nbs/13a_runs.ipynb #8a21a209
 import csv, os, shutil, subprocess, sys, time
@@ -207,3 +207,15 @@ def discard_run(
     if (output := Path(output)).joinpath('checkpoints').exists(): return
     for name in FILES: (output/name).unlink(missing_ok=True)
     if not any(output.iterdir()): output.rmdir()
+
+class NotFinite(InputError):
+    "A loss or gradient that is not finite; the weights are those before the step"
+    def __init__(self,
+        step: int,
+        terms: dict,      # Loss terms and norm of the gradient
+        keys: list[str],  # Pictures of the batch, of all processes
+    ):
+        self.facts = dict(step=step, terms={k: str(v) for k, v in terms.items()}, keys=keys)
+        super().__init__(f'loss and gradient should be finite, got {terms["loss"]:g} and {terms["norm"]:g} at step {step} '
+                         f'on {", ".join(keys[:16])}. Look at these pictures (nonfinite.json), or lower --lr in a new '
+                         'run.')

@@ -226,7 +226,7 @@ def test_killed_twenty_times(server, tmp_path):
     g, kills = random.Random(0), 0
     for i in range(4):
         plan = [(g.randint(1, 60), g.choice(['before', 'half'])) if j % 2 else g.uniform(.3, 2.) for j in range(8)]
-        kills += survive(server, tmp_path/str(i), plan, recipe(steps=60, eval_every=5, keep=1 + i % 2))
+        kills += survive(server, tmp_path/str(i), plan, recipe(steps=60, eval_every=5, keep=1 + i % 2, ema=.9 if i % 2 else None))
     print(f'{kills} kills')
     assert kills >= 20
 
@@ -342,3 +342,23 @@ def test_fifty_losses_of_a_textbook_loop():
     apart = (torch.tensor(ours) / torch.tensor(plain) - 1).abs().max()
     print(f'losses {plain[0]:.3f} -> {plain[-1]:.3f}, apart by {apart:.1e}')
     assert plain[-1] < .5 * plain[0] and apart < 1e-5
+
+
+def test_averaged_weights(tmp_path):
+    "The average of all steps is what is saved and scored; training itself does not notice, and goes on with its own"
+    r = recipe(steps=4, save_every=1, keep=9, ema=.6)
+    plain = fit(replace(r, ema=None), output=tmp_path/'plain', dataset=Squares(), progress=False)
+    ours = fit(r, output=tmp_path/'run', dataset=Squares(), progress=False)
+    assert ours.losses == plain.losses
+    torch.manual_seed(r.seed)
+    mean = {n: p.detach().clone() for n, p in OTSeg(r.model_config()).named_parameters() if p.requires_grad}
+    for step in (1, 2, 3, 4):
+        for n, w in load_file(tmp_path/f'plain/checkpoints/step_00000{step}/model.safetensors').items():
+            mean[n] = .6 * mean[n] + .4 * w
+        saved = load_file(tmp_path/f'run/checkpoints/step_00000{step}/model.safetensors')
+        assert all(torch.allclose(saved[n], mean[n], atol=1e-6) for n in mean)
+    final = weights(tmp_path/'run')
+    assert same({n: p.detach() for n, p in ours.model.named_parameters() if p.requires_grad}, final)
+    for step in (3, 4): shutil.rmtree(tmp_path/f'run/checkpoints/step_00000{step}')
+    again = fit(r, output=tmp_path/'run', dataset=Squares(), progress=False, resume=True)
+    assert again.losses == ours.losses[2:] and same(weights(tmp_path/'run'), final)
