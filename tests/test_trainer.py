@@ -91,13 +91,13 @@ def server():
     return context
 
 
-def spread(rank, processes, port, r, output):
+def spread(rank, processes, port, r, output, **faults):
     "One process of a launcher: torchrun sets these variables"
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
                        MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
-    result = fit(r, output=output, dataset=Squares(24), eval_dataset=Squares(5), progress=False)
+    result = fit(r, output=output, dataset=Squares(24, **faults), eval_dataset=Squares(5), progress=False)
     if rank == 0: torch.save((result.losses, trained(result.model)), f'{output}/result.pt')
     if processes > 1: torch.distributed.destroy_process_group()
 
@@ -108,15 +108,15 @@ def free_port():
         return s.getsockname()[1]
 
 
-def together(server, processes, r, output):
+def together(server, processes, r, output, codes=(0,), **faults):
     "Losses and weights of a run in several processes"
     port = free_port()
-    all_of_them = [server.Process(target=spread, args=(i, processes, port, r, output)) for i in range(processes)]
+    all_of_them = [server.Process(target=spread, args=(i, processes, port, r, output), kwargs=faults) for i in range(processes)]
     for p in all_of_them: p.start()
     for p in all_of_them: p.join(240)
-    assert [p.exitcode for p in all_of_them] == [0] * processes
+    assert {p.exitcode for p in all_of_them} == {*codes}
     assert read_json(output/'environment.json')['processes'] == processes
-    return torch.load(output/'result.pt')
+    if codes == (0,): return torch.load(output/'result.pt')
 
 
 def test_however_it_is_spread(server, tmp_path):
@@ -257,6 +257,18 @@ def test_a_loss_that_is_not_finite(tmp_path):
     fit(recipe(), output=tmp_path/'run', dataset=Squares(), progress=False, resume=True)
     fit(recipe(), output=tmp_path/'clean', dataset=Squares(), progress=False)
     assert same(weights(tmp_path/'run'), weights(tmp_path/'clean'))
+
+
+def test_faults_in_two_processes(server, tmp_path):
+    "Pictures are named whichever process reads them, and those that gave way are the same as in one"
+    if not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
+    r = recipe(steps=6, batch_size=8, dropout=0., skip_bad=2)
+    apart, alone = (together(server, n, r, tmp_path/f'{n}', bad=(3, 7)) for n in (2, 1))
+    assert apart[0] == pytest.approx(alone[0], rel=1e-5)
+    assert [*map(sorted, map(read_json, (tmp_path/'1/skipped.json', tmp_path/'2/skipped.json')))] == [['3', '7']] * 2
+    together(server, 2, r, tmp_path/'nan', codes=(1,), nan=(3,))
+    facts = read_json(tmp_path/'nan/nonfinite.json')
+    assert '3' in facts['keys'] and len(facts['keys']) == 8 and steps_left(tmp_path/'nan')[-1] == facts['step']
 
 
 def test_bad_pictures(tmp_path):
