@@ -126,8 +126,12 @@ def _scores(accelerator, model, data, text, recipe, vocab, workers):
 # %% ../nbs/14_train.ipynb #b1bba5e9
 def _accelerator(precision):
     "An Accelerator of this precision, whatever an earlier run of the process used"
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision: AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision)
+    state = AcceleratorState._shared_state
+    if state and AcceleratorState().mixed_precision != precision: AcceleratorState._reset_state()
+    processes = int(os.environ.get('WORLD_SIZE', 1))
+    accelerator = Accelerator(mixed_precision=precision, cpu=processes > 1 and not torch.cuda.is_available())
+    check(accelerator.num_processes == processes, f'{processes} processes should find each other', accelerator.num_processes)
+    return accelerator
 
 # %% ../nbs/14_train.ipynb #ae3c89f3
 class _Run:
@@ -185,9 +189,8 @@ def keep(self: _Run, done: int):
 
 @patch
 def save(self: _Run, done: int):
-    if not self.output: return
-    self.latest = save_run_checkpoint(self.output, self.bare, self.optimizer, done, self.recipe, self.vocab,
-                                      self.accelerator.scaler, self.average)
+    given = self.bare, self.optimizer, done, self.recipe, self.vocab, self.accelerator.scaler, self.average
+    if self.output: self.latest = save_run_checkpoint(self.output, *given)
 
 @patch
 def give_up(self: _Run, error: NotFinite):
@@ -244,7 +247,7 @@ def fit(
 
 # %% ../nbs/14_train.ipynb #1c267369
 USAGE = '''usage: otseg-train RECIPE --output FOLDER [--data FOLDER] [--resume] [--option value ...]
-   or: accelerate launch -m otseg.train (the same)
+   or: torchrun --nproc_per_node N -m otseg.train (the same)
 
 recipes: {recipes}
 options (defaults of {name}):

@@ -96,7 +96,7 @@ def spread(rank, processes, port, r, output, **faults):
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
-                       MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
+                       MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
     result = fit(r, output=output, dataset=Squares(24, **faults), eval_dataset=Squares(5), progress=False)
     if rank == 0: torch.save((result.losses, trained(result.model)), f'{output}/result.pt')
     if processes > 1: torch.distributed.destroy_process_group()
