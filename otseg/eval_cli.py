@@ -27,8 +27,7 @@ from .metrics import Scores
 from .paper import KIND, paper_table, read_results
 from .predict import Segmenter
 from .recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe
-from .runs import environment
-from .train import _batches
+from .runs import environment, read_batches
 from .training_free import TrainingFree
 from .vocab import Vocab
 
@@ -129,7 +128,7 @@ def _score(seg: Segmenter, r: Recipe, ds, vocab: Vocab, options: list, how: dict
     "Scores of every option over the pictures of all processes"
     workers = min(r.workers, os.cpu_count() or 1)
     loader = DataLoader(Subset(ds, own_share(len(ds))), batch_size=1, collate_fn=collate, num_workers=workers)
-    return evaluate_options(seg.model, _batches(loader), seg.text(vocab), vocab, options, distributed=True,
+    return evaluate_options(seg.model, read_batches(loader), seg.text(vocab), vocab, options, distributed=True,
                             progress=rank_and_size()[0] == 0, **how)
 
 def _table(table: int, results: str, output: str | None) -> None:

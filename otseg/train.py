@@ -33,9 +33,8 @@ from .model import OTSeg
 from .recipes import RECIPES, Recipe, get_recipe, learning_rate, override
 from .resume import Average, clean_leftovers, newest_checkpoint, resume_state, save_best, save_run_checkpoint
 from otseg.runs import (
-    SCORES, NotFinite, Pictures, RunLog, StepSampler, collate_pictures, discard_run, mix_seed, open_run,
+    SCORES, NotFinite, Pictures, RunLog, StepSampler, collate_pictures, discard_run, mix_seed, open_run, read_batches,
 )
-from .runs import read_batches as _batches
 from .vocab import Vocab
 
 # %% ../nbs/14_train.ipynb #9a75c924
@@ -120,7 +119,7 @@ def _scores(accelerator, model, data, text, recipe, vocab, workers):
     "Scores of the evaluation split by the recipe's options, and the one that tells which weights are best"
     loader = DataLoader(Subset(data, own_share(len(data))), batch_size=1, collate_fn=collate, num_workers=workers)
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == 'cuda' else []):
-        scores = evaluate(model, _batches(loader), text, vocab, distributed=True, **recipe.eval_options())
+        scores = evaluate(model, read_batches(loader), text, vocab, distributed=True, **recipe.eval_options())
     return {k: getattr(scores, k) for k in SCORES[1:-1]}, scores.hiou if vocab.unseen else scores.miou
 
 # %% ../nbs/14_train.ipynb #b1bba5e9
@@ -159,7 +158,7 @@ class _Run:
         r, a = self.recipe, self.accelerator
         sampler = StepSampler(len(dataset), r.batch_size, r.steps, seed=r.seed, start=self.start, rank=a.process_index,
                               processes=a.num_processes, accumulate=r.accumulate)
-        return _batches(DataLoader(Pictures(dataset, sampler, r.skip_bad), batch_sampler=sampler.positions(),
+        return read_batches(DataLoader(Pictures(dataset, sampler, r.skip_bad), batch_sampler=sampler.positions(),
                                    collate_fn=collate_pictures, num_workers=self.workers))
 
 # %% ../nbs/14_train.ipynb #adb8ff96

@@ -9,7 +9,7 @@ from test_cli import COMMANDS, misused, refused, shell, tree
 
 from otseg.bench import QUESTIONS, QUICK, Bench, run_bench
 
-COMMANDS['otseg-bench'] = 'bench'
+COMMANDS['otseg-bench'] = 'cli:bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
 
 

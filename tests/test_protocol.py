@@ -47,7 +47,8 @@ def test_voc(shared, folder, capsys):
     data = linked(shared, folder, 'voc2012_mini')
     assert check_dataset('voc12', data, subset=True).problems == 0
     results = protocol('voc12', data, load_vocab('voc12'))
-    assert [(r['setting'], r['pictures'], r['seen_penalty']) for r in results] == [('inductive', 20, .1), ('transductive', 20, 0.)]
+    assert [(r['setting'], r['pictures'], r['seen_penalty']) for r in results] == [
+        ('inductive', 20, .1), ('transductive', 20, 0.)]
     for r in results:
         present = {c['name'] for c in r['classes'] if c['pixels']}
         assert {'sheep', 'sofa', 'bus', 'person'} <= present and 'pottedplant' not in present

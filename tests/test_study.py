@@ -19,7 +19,7 @@ from otseg.model import OTSeg
 from otseg.studies import STUDIES
 from otseg.study import Study, initial_weights, run_study, shared_start, stored_runs
 
-COMMANDS['otseg-study'] = 'study'
+COMMANDS['otseg-study'] = 'cli:study'
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
 ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']
 PAIR = Study('pair', 'Does it run?', {'mpsa': {}, 'softmax': dict(attention='softmax')}, 'softmax', seeds=2, steps=2,
@@ -39,7 +39,7 @@ def result(tmp_path_factory):
 def process(name, *argv):
     "The command in a process of its own: what it starts itself has to find its way without the tests"
     script = Path(name).resolve()
-    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name]} as f\n'
+    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name].partition(":")[2]} as f\n'
                       'if __name__ == "__main__": sys.exit(f())\n')
     env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
     got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300)
