@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'interleave', 'memory_bytes', 'saved_bytes', 'model_counts
            'plot_times']
 
 # %% ../nbs/15b_measure.ipynb #88856727
-import os, time
+import gc, os, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from statistics import median
@@ -58,7 +58,12 @@ def memory_bytes(
         before, out = torch.cuda.memory_allocated(), fn()
         return torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # the profiler writes its stages to stderr
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log: out = fn()  # noqa: F841  # kept alive
+    collects = gc.isenabled()
+    gc.collect(); gc.disable()  # old tensors that the collector frees in between would count as less than nothing
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log: out = fn()  # noqa: F841  # kept
+    finally:
+        if collects: gc.enable()
     events = [e for e in log.profiler.kineto_results.events() if e.name() == '[memory]']
     peak = now = 0
     for e in sorted(events, key=lambda e: e.start_ns()):
