@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/compare.html.md"""
 
 # %% auto #0
 __all__ = ['t_within', 't_quantile', 'mean_interval', 'paired_p', 'complete_runs', 'score_of', 'compare_seeds', 'summarise',
-           'interval_text', 'p_text', 'summary_table', 'study_note', 'iou_table', 'diversity_table', 'plot_study',
-           'correlation', 'correlation_interval', 'within']
+           'interval_text', 'p_text', 'summary_table', 'commits_of', 'study_note', 'iou_table', 'diversity_table',
+           'plot_study', 'correlation', 'correlation_interval', 'within']
 
 # %% ../nbs/15f_compare.ipynb #50210bf4
 import math
@@ -155,6 +155,15 @@ def summary_table(
         lines.append([r['variant'], str(len(r['seeds'])), *means, *own])
     return markdown_table(head, lines)
 
+# %% ../nbs/15f_compare.ipynb #54c9d331
+def commits_of(
+    runs: list[dict],  # As from `run_study`
+    show: int=4,       # Commits to name
+) -> str:
+    "The commits that runs were made at; where there are many, some, and how many more"
+    found = [*dict.fromkeys(r['machine']['commit'] or 'of the release' for r in runs)]
+    return ', '.join(found[:show]) + (f' and {len(found) - show} more (in the records)' if len(found) > show else '')
+
 # %% ../nbs/15f_compare.ipynb #f1711344
 def study_note(
     runs: list[dict],   # As from `run_study`
@@ -179,7 +188,7 @@ def study_note(
             f'the number of variants. Seen penalty of each run and blend: the one of '
             f'{", ".join(f"{p:g}" for p in first["settings"]["penalties"])} with the best hIoU on val. '
             f'{min(times):.0f} to {max(times):.0f} s a run, {all_of(lambda r: where(r["machine"]))}, '
-            f'commit {all_of(lambda r: r["machine"]["commit"] or "of the release")}.')
+            f'commit {commits_of(runs)}.')
 
 # %% ../nbs/15f_compare.ipynb #e7f6cabe
 def _means(runs, get, form='.1f', scale=100) -> dict:
