@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastcore.script import call_parse
 
-from .core import check, check_output, command, write_json
+from .core import check_fresh, command, write_json
 from .prepare import check_dataset, split_text
 
 # %% ../nbs/17a_prepare.ipynb #99a9250c
@@ -29,9 +29,7 @@ def prepare(
     overwrite: bool=False,   # Replace an earlier report
 ):
     "Check a data set: lists, pictures, masks, sizes, values, pixels per class. Changes nothing"
-    if output:
-        check(overwrite or not check_output(output, folder=False).exists(), f'{output} should not exist yet',
-              'an earlier result', 'Choose another --output, or pass --overwrite.')
+    if output: check_fresh([output], overwrite)
     splits = [s.strip() for s in split.split(',')] if split else None
     report = check_dataset(name, Path(root), splits, full=full, subset=subset, jobs=jobs, progress=True)
     print(f'{name} in {root}\n\n{report.table()}\n\nShares of the labelled pixels; of "no class", of all. * unseen\n')

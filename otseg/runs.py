@@ -160,7 +160,7 @@ class StepTable:
         self.csv = csv.DictWriter(self.file, columns, extrasaction='ignore')
 
     def write(self, row: dict):
-        self.rows.append(row); self.csv.writerow(row)
+        self.csv.writerow(row)
 
 # %% ../nbs/13a_runs.ipynb #a431a995
 LOG = ['step', 'loss', 'decoder_focal', 'decoder_dice', 'score_focal', 'score_dice', 'lr', 'norm', 'seconds']
@@ -181,6 +181,8 @@ class RunLog:
         write_json(self.output/'environment.json', environment() | facts)
         self.table = StepTable(self.output/'log.csv', LOG, start)
         self.scores = StepTable(self.output/'scores.csv', SCORES, start + 1) if recipe.eval_every else None
+        found = self.scores.rows if self.scores else ()
+        self.best = max((float(r['best']) for r in found), default=float('-inf'))
         self.began = time.perf_counter()
 
     def write(self, step: int, terms: dict):
@@ -190,10 +192,10 @@ class RunLog:
 
     def score(self, step: int, scores: dict, value: float) -> bool:
         "A row of scores.csv after so many steps; whether its value is the best so far"
-        best = max((float(r['best']) for r in self.scores.rows), default=float('-inf'))
-        self.scores.write(dict(step=step, best=max(best, value)) | scores)
+        better, self.best = value > self.best, max(self.best, value)
+        self.scores.write(dict(step=step, best=self.best) | scores)
         os.fsync(self.scores.file.fileno())
-        return value > best
+        return better
 
     def close(self):
         for t in filter(None, (self.table, self.scores)): t.file.close()
