@@ -17,9 +17,9 @@ HOME = {
     'torchmetrics': {'metrics'},
     'triton': {'fused'},
     'scipy': {'data'},  # MATLAB files
-    'matplotlib': {'charts', 'viz'},
+    'matplotlib': {'charts', 'figures'},
     'ipywidgets': {'viz'},
-    'IPython': {'charts', 'viz'},
+    'IPython': {'charts'},
 }
 # library -> the lowest layer that may import it: pictures from above the toy scenes, Accelerate from the trainer
 LOWEST = {'torchvision': (11, ''), 'accelerate': (14, '')}
@@ -117,7 +117,7 @@ def house(tmp_path):
         '04_clip': 'from otseg.core import check\nimport open_clip',
         '04b_mix': 'from .clip import encode',
         '14_train': 'def fit():\n    from otseg import mix\n    import accelerate, torchvision',
-        '16_viz': 'import matplotlib.pyplot as plt',
+        '16_viz': 'import ipywidgets',
         '17_cli': 'from otseg.viz import plot_scores\nimport otseg.train',
     }
     for sub in 'otseg', 'nbs':
@@ -158,7 +158,7 @@ def test_sound_package_passes(house):
     ('mix', 'import accelerate', 'accelerate is for layer 14 and up, this is 04b'),
     ('mix', 'from torchvision import io', 'torchvision is for layer 11 and up'),
     ('train', 'import open_clip', 'open_clip is at home in clip only'),
-    ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in charts, viz only'),
+    ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in charts, figures only'),
     ('mix', 'from huggingface_hub import hf_hub_download', 'huggingface_hub is at home in checkpoint, clip only'),
     ('mix', 'from torchmetrics import Metric', 'torchmetrics is at home in metrics only'),
     ('train', 'from otseg.core import *', 'import the names of otseg.core, not *'),
