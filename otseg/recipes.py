@@ -21,7 +21,7 @@ from .model import OTSegConfig
 from .transforms import eval_transform, train_transform
 from .vocab import Vocab, inductive_labels, transductive_labels
 
-# %% ../nbs/13_recipes.ipynb #d61f1cf1
+# %% ../nbs/13_recipes.ipynb #c8534aa7
 SETTINGS = ('inductive', 'transductive', 'supervised')
 
 @dataclass(frozen=True)
@@ -66,9 +66,12 @@ class Recipe:
     save_every: int = 2000             # Steps between checkpoints
     keep: int = 2                      # Newest checkpoints kept
     eval_every: int | None = None      # Steps between scores of the evaluation split; None = never, C
+    strip: int = 3                     # Pictures that each evaluation draws; 0 = none
     skip_bad: int = 0                  # Pictures that may be unusable before training stops
     clip_norm: float | None = None     # Largest norm of the gradient; None = any, C
     ema: float | None = None           # Decay of averaged weights, which are scored and saved; None = the last ones, C
+    checkpointing: bool = False        # Recompute activations in the backward pass: less memory, more time
+    compile: bool = False              # torch.compile the training step
 
     def __post_init__(self):
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
@@ -76,7 +79,7 @@ class Recipe:
                      'eval_every', 'clip_norm'):
             value = getattr(self, name)
             check(value is None or value > 0, f'`{name}` should be positive', value)
-        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr', 'skip_bad'):
+        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr', 'skip_bad', 'strip'):
             check(getattr(self, name) >= 0, f'`{name}` should be 0 or more', getattr(self, name))
         for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold', 'ema'):
             value = getattr(self, name)

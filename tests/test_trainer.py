@@ -58,7 +58,7 @@ class Squares(torch.utils.data.Dataset):
 def recipe(**options):
     "A few steps with a tiny CLIP"
     base = override(get_recipe('toy'), steps=12, image_size=32, stride=32, batch_size=4, save_every=3, warmup_steps=2,
-                    vpt_tokens=2, init='published', workers=0)
+                    vpt_tokens=2, init='published', workers=0, strip=0)
     return override(replace(base, model=replace(base.model, clip=TINY, weights='random')), **options)
 
 
@@ -91,13 +91,17 @@ def server():
     return context
 
 
-def spread(rank, processes, port, r, output, **faults):
+FSDP = dict(ACCELERATE_USE_FSDP='true', FSDP_VERSION='2', FSDP_AUTO_WRAP_POLICY='TRANSFORMER_BASED_WRAP',
+            FSDP_TRANSFORMER_CLS_TO_WRAP='ResidualAttentionBlock,DecoderLayer', FSDP_RESHARD_AFTER_FORWARD='true')
+
+
+def spread(rank, processes, port, r, output, variables=None, resume=False, **faults):
     "One process of a launcher: torchrun sets these variables"
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
-                       MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
-    result = fit(r, output=output, dataset=Squares(24, **faults), eval_dataset=Squares(5), progress=False)
+                       MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='') | (variables or {})
+    result = fit(r, output=output, dataset=Squares(24, **faults), eval_dataset=Squares(5), progress=False, resume=resume)
     if rank == 0: torch.save((result.losses, trained(result.model)), f'{output}/result.pt')
     if processes > 1: torch.distributed.destroy_process_group()
 
@@ -134,6 +138,32 @@ def test_however_it_is_spread(server, tmp_path):
         for name in ('hiou', 'miou_seen'):
             assert [float(v) for v in column(run/'scores.csv', name)] == pytest.approx(
                 [float(v) for v in column(tmp_path/'one/scores.csv', name)], abs=1e-3)
+
+
+def test_shards_leave_the_same_run(server, tmp_path):
+    "Weights in parts (FSDP) or whole (DDP): the same checkpoints, from which one process can go on, and the other way round"
+    if not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
+    r = recipe(steps=6, batch_size=8, accumulate=2, dropout=0., eval_every=3, ema=.9, clip_norm=5.)
+    found = {name: together(server, 2, r, tmp_path/name, variables=given) for name, given in (('ddp', {}), ('fsdp', FSDP))}
+    assert read_json(tmp_path/'fsdp/environment.json')['sharded'] and not read_json(tmp_path/'ddp/environment.json')['sharded']
+    assert found['fsdp'][0] == pytest.approx(found['ddp'][0], rel=1e-5)
+    assert [float(v) for v in column(tmp_path/'fsdp/scores.csv', 'hiou')] == pytest.approx(
+        [float(v) for v in column(tmp_path/'ddp/scores.csv', 'hiou')], abs=1e-3)
+    state = {n: torch.load(tmp_path/n/'checkpoints/step_000003/trainer.pt', weights_only=True) for n in found}
+    for a, b in ((weights(tmp_path/n) for n in found), (state[n]['own'] for n in found)):
+        assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=1e-4, atol=1e-6) for k in a)
+    moments = [{(i, k): v for i, of in s['optimizer']['state'].items() for k, v in of.items()} for s in state.values()]
+    assert moments[0].keys() == moments[1].keys() and all(v.shape == moments[1][k].shape for k, v in moments[0].items())
+    model = load_checkpoint(tmp_path/'fsdp').model  # as one process loads it
+    assert same({n: p.detach() for n, p in model.named_parameters() if n in weights(tmp_path/'fsdp')}, weights(tmp_path/'fsdp'))
+    for name, given, other, processes in (('fsdp', {}, 'ddp', 1), ('ddp', FSDP, 'fsdp', 2)):
+        run = tmp_path/f'{name} resumed'
+        shutil.copytree(tmp_path/name, run)
+        shutil.rmtree(run/'checkpoints/step_000006')
+        losses, _ = together(server, processes, r, run, variables=given, resume=True)
+        print(f'{name} resumed as {other}: losses {losses}')
+        a, b = weights(run), weights(tmp_path/name)
+        assert len(losses) == 3 and all(torch.allclose(a[k], b[k], rtol=1e-4, atol=1e-6) for k in a)
 
 
 def test_loader_processes_change_nothing():
