@@ -1,0 +1,314 @@
+"A folder of pictures loses none and does none twice: spread over processes, killed at any moment, with bad files in it"
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from otseg.predict import Segmenter, main, predict_folder
+
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
+SHAPES = {'a.jpg': (60, 90, 3), 'a.png': (50, 50), 'B.JPEG': (97, 33, 3), 'c.webp': (40, 41, 3), 'x/a.jpg': (130, 60, 3),
+          'x/d.tif': (1, 1), 'x/y z/e.bmp': (96, 96, 3), 'x/y z/f.PNG': (30, 200, 4), 'ü/g.jpg': (64, 300, 3)}
+RESULTS = sorted(f'{name}.png' for name in SHAPES)
+CLASSES = 'boat,star|heart,sky'
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def photos(folder):
+    "Nine pictures of odd sizes in sub-folders, and what is none"
+    rng = np.random.default_rng(0)
+    for name, shape in SHAPES.items():
+        path = folder/'in'/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(path)
+    (folder/'in/notes.txt').write_text('none')
+    (folder/'in/.a.jpg').write_bytes(b'none')
+    return folder/'in'
+
+
+def files(folder): return {p.relative_to(folder).as_posix(): p for p in sorted(Path(folder).rglob('*'))
+            if p.is_file() and 'cache' not in p.relative_to(folder).parts}  # of text embeddings
+
+
+def masks(folder):
+    "Bytes of every result"
+    return {name: path.read_bytes() for name, path in files(folder).items() if name.endswith('.png')}
+
+
+def marks(folder):
+    "What would change if a result were written again"
+    return {name: (path.stat().st_ino, path.stat().st_mtime_ns) for name, path in files(folder).items()}
+
+
+# processes of their own
+
+@pytest.fixture(scope='module')
+def server():
+    "Processes that start in a moment: forked from one that has imported the module and done nothing else"
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['otseg.predict'])
+    return context
+
+
+def one_of(rank, processes, port, argv, slow, said):
+    "One process of a launcher: torchrun sets these variables"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
+                       MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
+    if slow: delay(slow)
+    with open(said, 'w') as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out): main(argv)
+
+
+def delay(seconds):
+    "A model that takes its time"
+    labels = Segmenter.labels
+    def slowly(*args, **kwargs):
+        time.sleep(seconds)
+        return labels(*args, **kwargs)
+    Segmenter.labels = slowly
+
+
+def start(server, processes, argv, slow=0):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    made = [server.Process(target=one_of, args=(i, processes, port, [str(a) for a in argv], slow, f'said{i}'))
+            for i in range(processes)]
+    for p in made: p.start()
+    return made
+
+
+def together(server, processes, *argv, codes=(0,)):
+    "Run to the end; returns what each process said"
+    made = start(server, processes, argv)
+    for p in made: p.join(240)
+    said = [Path(f'said{i}').read_text() for i in range(processes)]
+    assert {p.exitcode for p in made} == {*codes}, said
+    return said
+
+
+def ask(*more, output='out', classes=CLASSES): return ['in', '--output', output, '--classes', classes, '--workers', 0, *more]
+
+
+def alone(*more, **kwargs):
+    "The same in this process: exit code and what it says"
+    out, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try: main([str(a) for a in ask(*more, **kwargs)])
+        except SystemExit as e: code = e.code
+    return code, out.getvalue()
+
+
+def refused(*more, says, **kwargs):
+    before = marks('.')
+    code, out = alone(*more, **kwargs)
+    assert code == 2 and 'Traceback' not in out, out
+    for word in [says] if isinstance(says, str) else says: assert word in out, out
+    assert marks('.') == before
+
+
+def test_two_processes_write_what_one_writes(photos, server):
+    said = together(server, 2, *ask('--overlay', '--background', 'wood', '--workers', 1, output='two'))
+    assert '9 pictures: 9 done now, 0 done earlier, 0 skipped' in said[0] and 'done' not in said[1]
+    code, out = alone('--overlay', '--background', 'wood', output='one')
+    assert code == 0, out
+    one, two = masks('one'), masks('two')
+    assert sorted(one) == sorted(RESULTS + [f'{n}.overlay.png' for n in SHAPES]) and one == two
+    assert sorted(files('two')) == sorted([*two, 'predict.json'])
+    assert {Path('one', r).stat().st_mode & 0o777 for r in RESULTS} == {0o644}
+    seg, record = Segmenter.from_pretrained('toy', device='cpu'), json.loads(Path('one/predict.json').read_text())
+    assert record['classes'] == ['boat', 'star', 'sky', 'background'] and record['words'] == dict(star=['star', 'heart'])
+    for name in SHAPES:
+        found = Image.open(f'two/{name}.png')
+        assert np.array_equal(np.array(found), seg.predict(f'in/{name}', CLASSES, background='wood').labels)
+    assert record['environment'].keys() >= {'commit', 'torch', 'device'} and len(record['sha256']) == 71
+
+
+def test_a_complete_folder_is_left_alone(photos, server):
+    assert alone()[0] == 0
+    before = marks('out')
+    said = together(server, 2, *ask())
+    assert '9 pictures: 0 done now, 9 done earlier, 0 skipped' in said[0] and marks('out') == before
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_killed_in_the_middle(photos, server, processes):
+    "What was done stays as it was, to the inode; what was not is done; nothing else is left"
+    made = start(server, processes, ask('--overlay'), slow=.3)
+    end = time.time() + 120
+    while len([n for n in files('out') if n in RESULTS]) < 3:
+        assert time.time() < end and any(p.is_alive() for p in made)
+        time.sleep(.02)
+    for p in made: os.kill(p.pid, signal.SIGKILL)
+    for p in made: p.join()
+    Path('out/x').mkdir(exist_ok=True)
+    for name in ('out/.a.jpg.abcdefg1.png', 'out/x/.d.tif.overlay.12345678.png'): Path(name).write_bytes(b'half')
+    done = {n: m for n, m in marks('out').items() if n in RESULTS}
+    assert 3 <= len(done) < 9
+    said = together(server, 2, *ask('--overlay'))
+    assert f'9 pictures: {9 - len(done)} done now, {len(done)} done earlier' in said[0]
+    after = marks('out')
+    assert {n: after[n] for n in done} == done
+    assert sorted(after) == sorted([*RESULTS, *(f'{n}.overlay.png' for n in SHAPES), 'predict.json'])
+    assert alone('--overlay', output='whole')[0] == 0 and masks('whole') == masks('out')
+
+
+def test_new_pictures_are_added(photos):
+    assert alone()[0] == 0
+    before = marks('out')
+    (photos/'a.jpg').rename(photos/'a.jpg.bmp')          # another name is another picture
+    code, out = alone()
+    assert code == 0 and '1 done now, 8 done earlier' in out
+    assert {n: marks('out')[n] for n in before} == before and Path('out/a.jpg.bmp.png').is_file()
+
+
+# bad pictures
+
+@pytest.fixture
+def bad(photos):
+    cut = (photos/'B.JPEG').read_bytes()
+    for name in ('0.jpg', 'd.png', 'x/b.jpg'): (photos/name).write_bytes(cut[:200])
+    return photos
+
+
+def test_a_bad_picture_is_an_error(bad):
+    code, out = alone()
+    assert code == 2 and '0.jpg should be a whole picture, got one that does not decode' in out
+    assert '0 were skipped before it (--skip_bad)' in out and 'Traceback' not in out
+    code, out = alone('--skip_bad', 2)
+    assert code == 2 and 'x/b.jpg should be a whole picture' in out and '2 were skipped before it' in out
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_bad_pictures_are_skipped_and_listed(bad, server, processes):
+    said = together(server, processes, *ask('--skip_bad', 3))
+    assert '12 pictures: 9 done now, 0 done earlier, 3 skipped' in said[0] and sorted(masks('out')) == RESULTS
+    listed = json.loads(Path('out/skipped.json').read_text())
+    assert [*listed] == ['0.jpg', 'd.png', 'x/b.jpg'] and all('does not decode' in why for why in listed.values())
+    for name in listed: Image.new('RGB', (9, 9)).save(bad/name)      # restored
+    assert '3 done now, 9 done earlier, 0 skipped' in together(server, processes, *ask())[0]
+    assert not Path('out/skipped.json').exists() and len(masks('out')) == 12
+
+
+def test_too_many_bad_pictures_over_all_processes(bad, server):
+    "Two and one: neither process has more than two, both have more together. All good ones are done"
+    said = together(server, 2, *ask('--skip_bad', 2), codes=(2,))
+    assert said[0].count('error: ') == 1 and 'at most 2 pictures should be bad (--skip_bad), got 3' in said[0]
+    assert 'error' not in said[1] and sorted(masks('out')) == RESULTS
+
+
+# what is refused
+
+def test_other_options_are_refused(photos):
+    assert alone('--blend', '.5')[0] == 0
+    assert alone()[0] == 0                                # the same, since training says so
+    there = ['should be gone on with as it was begun', 'choose another --output']
+    refused('--size', 64, says=[*there, 'size: None there, 64 now'])
+    refused('--blend', '1', '--background', '0.4', says=['blend: 0.5 there, 1.0 now', 'background: None there, 0.4 now'])
+    refused('--templates', 'a {}', says='templates: ')
+    refused('--overlay', says='overlay: False there, True now')
+    refused('--precision', 'bf16', says='precision: no there, bf16 now')
+    refused(classes='boat,star,sky', says="words: {'star': ['star', 'heart']} there, {} now")
+    photos.rename('elsewhere')
+    refused(says='in should be a folder of pictures')
+
+
+def test_refusals_come_before_a_byte_is_written(photos):
+    refused(output='in', says='in should not hold the pictures')
+    refused(output='.', says='. should not hold the pictures')
+    refused('--checkpoint', 'absent', says='a checkpoint should be')
+    refused(classes='boat,zebra', says='zebra')
+    refused(classes='boat,,sky', says='class 1 should have a name')
+    refused('--size', '0', says='`size` should be positive')
+    refused('--background', '1.5', says='between 0 and 1')
+    refused('--blend', '2', says='`blend` should lie in 0..1')
+    refused('--precision', 'half', says="unknown precision 'half'")
+    refused('--outptu', 'x', says="unknown option '--outptu'. Did you mean '--output'")
+    refused('--skip_bad', '-1', says='`skip_bad` should not be negative')
+    refused(output='in/a.jpg', says='in/a.jpg should be a folder, got a file')
+    Path('mine').mkdir()
+    Path('mine/thesis.txt').touch()
+    refused(output='mine', says=['mine should be empty, absent, or hold earlier results', 'thesis.txt'])
+    Path('mine/predict.json').write_text('{"size": ')
+    refused(output='mine', says='mine/predict.json is not valid JSON')
+
+
+def test_an_error_of_all_processes_is_said_once(photos, server):
+    said = together(server, 2, *ask(classes='boat,zebra'), codes=(2,))
+    assert said[0].count('error: ') == 1 and said[1] == '' and not Path('out').exists()
+
+
+def test_empty_folder(folder, server):
+    Path('in').mkdir()
+    assert '0 pictures: 0 done now' in together(server, 2, *ask())[0] and [*files('out')] == ['predict.json']
+    refused(output='other/../in', says='should not hold the pictures')
+
+
+def test_fewer_pictures_than_processes(photos, server):
+    for name in SHAPES:
+        if name != 'a.jpg': (photos/name).unlink()
+    assert '1 pictures: 1 done now' in together(server, 2, *ask())[0]
+
+
+def test_results_in_the_folder_of_the_pictures(photos, server):
+    "They are not taken for pictures, in the first call or the second"
+    for line in ('9 done now, 0 done earlier', '0 done now, 9 done earlier'):
+        assert line in together(server, 2, *ask('--overlay', output='in/masks'))[0]
+    assert sorted(n for n in masks('in/masks') if 'overlay' not in n) == RESULTS
+
+
+def test_many_classes_need_16_bits(photos):
+    things = Segmenter.from_pretrained('toy', device='cpu').vocab.names
+    names = [f'{a} {b}' for a in things for b in things][:300]
+    for name in list(SHAPES)[1:]: (photos/name).unlink()
+    result = predict_folder('in', 'out', names, workers=0, progress=False, overlay=True)
+    assert result.done == 1 and Image.open('out/a.jpg.png').mode.startswith('I')
+    assert Image.open('out/a.jpg.overlay.png').size == Image.open('in/a.jpg').size
+
+
+def test_usage(capsys):
+    main(['--help'])
+    assert 'usage: python -m otseg.predict' in capsys.readouterr().out
+
+
+def test_as_a_module(photos):
+    "As a user types it"
+    env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    argv = [sys.executable, '-m', 'otseg.predict', *map(str, ask())]
+    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
+    assert got.returncode == 0 and '9 done now' in got.stdout, got.stderr
+    assert sorted(masks('out')) == RESULTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('launcher', [('torch.distributed.run', '--nproc_per_node', '2', '--master_port', '0'),
+                                      ('accelerate.commands.launch', '--num_processes', '2', '--cpu', '--multi_cpu',
+                                       '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no')])
+def test_launchers(photos, launcher):
+    env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    argv = [sys.executable, '-m', *launcher, '-m', 'otseg.predict', *map(str, ask())]
+    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
+    assert got.returncode == 0 and '9 done now' in got.stdout, got.stderr[-2000:]
+    assert alone(output='one')[0] == 0 and masks('out') == masks('one')
