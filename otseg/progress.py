@@ -102,7 +102,7 @@ def plot_strip(
         looked = model(items[i]['image'][None].to(text.device), text[[c]]).score_prompt_maps[0, 0].float().cpu()
         maps.append(dict(image=rows[i]['image'], prompt_maps=looked, text_prompts=vocab.prompts(vocab.names[c]),
                          class_name=vocab.names[c], unseen=c in vocab.unseen, outline=rows[i]['prediction'] == c))
-    return plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note)
+    return plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note)
 
 def save_strip(
     figure: Figure,

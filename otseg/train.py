@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from .checkpoint import load_checkpoint
 from .core import InputError, check, command, read_json, write_json
 from .data import SegmentationDataset, load_dataset
-from .launch import get_accelerator, is_sharded, joined
+from .launch import get_accelerator, is_sharded, joined, start_trackers
 from .model import OTSeg
 from .progress import class_rows, plot_strip, save_strip, score_split, strip_pictures
 from .recipes import RECIPES, Recipe, get_recipe, override
@@ -103,7 +103,7 @@ def step(self: _Run, step: int) -> dict:
     share = [next(self.batches) for _ in range(self.recipe.accumulate)]
     if step == self.start:
         if self.output: self._open()
-        self.accelerator.init_trackers('otseg', {k: str(v) for k, v in self.recipe.to_dict().items()})
+        start_trackers(self.accelerator, self.recipe.to_dict())
     note_skipped(share, self.skipped, self.recipe, self.output)
     terms = train_step(self.accelerator, self.model, self.optimizer, share, self.text, self.recipe, self.vocab, step)
     self.average.update()
