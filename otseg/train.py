@@ -32,7 +32,6 @@ from otseg.resume import (
 )
 from .runs import SCORES, NotFinite, Pictures, RunLog, StepSampler, collate_pictures, discard_run, open_run, read_batches
 from .step import checkpoint_activations, note_skipped, train_step
-from .vocab import Vocab
 
 # %% ../nbs/14_train.ipynb #572ddb12
 def _start_from(recipe, vocab):

@@ -348,7 +348,8 @@ def test_trackers(tmp_path):
     "TensorBoard holds every step and every evaluation"
     events = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     run = tmp_path/'run'
-    losses = fit(recipe(eval_every=6), output=run, dataset=Squares(), eval_dataset=Squares(4), progress=False, track='tensorboard').losses
+    losses = fit(recipe(eval_every=6), output=run, dataset=Squares(), eval_dataset=Squares(4), progress=False,
+                 track='tensorboard').losses
     found = events.EventAccumulator(str(run/'trackers/otseg'))
     found.Reload()
     assert [e.value for e in found.Scalars('loss')] == pytest.approx(losses, rel=1e-5)
