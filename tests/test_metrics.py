@@ -6,7 +6,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from otseg.core import InputError
-from otseg.metrics import ConfusionMatrix, harmonic_mean, prompt_diversity, segmentation_scores
+from otseg.metrics import ConfusionMatrix, harmonic_mean, pairwise_diversity, prompt_diversity, segmentation_scores, text_cosine
 
 
 def maps(k, seed=0, shape=(3, 20, 30), void=.1):
@@ -148,3 +148,77 @@ def test_js_distance_equals_scipy():
     x = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(2))
     p, q = ((m - m.min()) for m in x.double())
     assert float(prompt_diversity(x).js_distance) == pytest.approx(distance(p.flatten(), q.flatten(), base=2), abs=1e-5)
+
+
+def pixels(*rows): return torch.tensor(rows).float()[:, None]
+
+
+def test_every_measure_by_hand():
+    """Twenty pixels, so that the largest two count. One map has its mass on pixels 0 to 3, the other on 2 to 5 with twice
+    as much on 2 and 3: mass 1/4 each, and 1/3, 1/3, 1/6, 1/6"""
+    a, b = torch.zeros(20), torch.zeros(20)
+    a[:4], b[2:6] = 1, pixels([2, 2, 1, 1]).flatten()
+    found = prompt_diversity(pixels(a.tolist(), b.tolist()))
+    h = lambda *p: -sum(x * math.log2(x) for x in p)
+    mean, own = h(1/8, 1/8, 7/24, 7/24, 1/12, 1/12), (h(*[1/4] * 4) + h(1/3, 1/3, 1/6, 1/6)) / 2
+    assert float(found.js_distance) == pytest.approx(math.sqrt(mean - own), abs=1e-6)
+    assert float(found.entropy) == pytest.approx(own / math.log2(20), abs=1e-6)
+    assert float(found.split_entropy) == pytest.approx(1 - (mean - own), abs=1e-6)
+    assert float(found.overlap) == pytest.approx(2 / 4)  # of equals all: pixels 0 to 3, and 2 and 3
+    covariance, spread = 4 / 20 - (4 / 20) * (6 / 20), ((4 / 20 - (4 / 20)**2) * (10 / 20 - (6 / 20)**2))**.5
+    assert float(found.correlation) == pytest.approx(covariance / spread, abs=1e-6)
+
+
+def test_split_entropy_is_the_mean_over_pixels():
+    x = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(3))
+    p = (x - x.amin((1, 2), keepdim=True)).flatten(1).double()
+    p = p / p.sum(1, keepdim=True)
+    share = p / p.sum(0)
+    pixel = -torch.special.xlogy(share, share).sum(0) / math.log(5)
+    assert float(prompt_diversity(x).split_entropy) == pytest.approx(float((p.mean(0) * pixel).sum()), abs=1e-6)
+
+
+def test_measures_of_mass_and_ranks_are_invariant_and_bounded():
+    x = torch.randn(3, 4, 9, 7, generator=torch.Generator().manual_seed(1))
+    one, scaled, shuffled = (prompt_diversity(y) for y in (x, 5 * x - 2, x[:, torch.tensor([2, 0, 3, 1])]))
+    moved = prompt_diversity(x.flatten(-2)[..., torch.randperm(63)].unflatten(-1, (9, 7)))
+    for key in ('overlap', 'entropy', 'split_entropy'):
+        value = getattr(one, key)
+        assert ((0 <= value) & (value <= 1)).all()
+        for other in (scaled, shuffled, moved): torch.testing.assert_close(value, getattr(other, key), atol=1e-4, rtol=0)
+    torch.testing.assert_close(prompt_diversity(x.exp()).overlap, one.overlap)  # ranks alone
+    assert (prompt_diversity(x.exp()).js_distance - one.js_distance).abs().min() > .01
+
+
+def test_overlap_by_chance():
+    found = prompt_diversity(torch.rand(40, 6, 40, 40, generator=torch.Generator().manual_seed(0))).overlap
+    assert float(found.mean()) == pytest.approx(.1 / 1.9, abs=.003)
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1), (1, 1, 1), (3, 2, 2)])
+def test_tiny_maps_give_numbers_or_none(shape):
+    found = prompt_diversity(torch.ones(shape)).to_dict()
+    json.dumps(found, allow_nan=False)
+    assert found['entropy'] == (None if shape[1] == 1 else 1) and found['correlation'] is found['overlap'] is None
+
+
+def test_pairs_are_symmetric_and_average_to_the_means():
+    x = torch.randn(3, 4, 9, 7, generator=torch.Generator().manual_seed(1))
+    means, (i, j) = prompt_diversity(x), torch.triu_indices(4, 4, 1)
+    for key, matrix in pairwise_diversity(x).items():
+        assert matrix.shape == (3, 4, 4) and torch.equal(matrix, matrix.mT)
+        own = matrix.diagonal(dim1=-2, dim2=-1)
+        torch.testing.assert_close(own, torch.full_like(own, key != 'js_distance'), atol=1e-6, rtol=0)
+        torch.testing.assert_close(matrix[:, i, j].mean(-1), getattr(means, key))
+    x[0, 2] = .3
+    flat = pairwise_diversity(x)
+    assert flat['correlation'][0, 2].isnan().all() and flat['overlap'][0, :, 2].isnan().all()
+    assert not flat['js_distance'].isnan().any() and not flat['correlation'][1:].isnan().any()
+
+
+def test_cosine_of_texts():
+    text = torch.randn(5, 4, 16, generator=torch.Generator().manual_seed(0))
+    unit = text / text.norm(dim=-1, keepdim=True)
+    expected = ((unit @ unit.mT).sum((1, 2)) - 4) / 12
+    torch.testing.assert_close(text_cosine(text), expected)
+    torch.testing.assert_close(text_cosine(text * torch.rand(5, 4, 1).add(.1)), expected)
