@@ -4,7 +4,6 @@ import itertools
 import math
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import socket
@@ -253,17 +252,6 @@ def test_killed_while_it_writes(server, tmp_path):
     "In the first file, in the first checkpoint, half-way through its tensors, while the best is replaced, while one is removed"
     plan = [(1, 'before'), (9, 'before'), (14, 'half'), (29, 'before'), (37, 'half'), (42, 'before')]
     assert survive(server, tmp_path, plan, recipe(eval_every=2, keep=1)) == len(plan)
-
-
-@pytest.mark.slow
-def test_killed_twenty_times(server, tmp_path):
-    "At random moments of time and of writing; each folder goes through several kills"
-    g, kills = random.Random(0), 0
-    for i in range(4):
-        plan = [(g.randint(1, 60), g.choice(['before', 'half'])) if j % 2 else g.uniform(.3, 2.) for j in range(8)]
-        kills += survive(server, tmp_path/str(i), plan, recipe(steps=60, eval_every=5, keep=1 + i % 2, ema=.9 if i % 2 else None))
-    print(f'{kills} kills')
-    assert kills >= 20
 
 
 def test_damage_falls_back(tmp_path):
