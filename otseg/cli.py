@@ -15,7 +15,6 @@ from typing import Annotated
 
 import torch
 from fastcore.script import call_parse
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from .bench import QUESTIONS, QUICK, Bench, bench_note, run_bench
@@ -26,14 +25,15 @@ from .data import collate, load_dataset
 from .evaluate import evaluate
 from .layouts import LAYOUTS
 from .measure import plot_times, time_tables
-from .predict import Segmenter, load_photograph
+from .predict import Segmenter, load_photograph, split_templates
 from .recipes import get_recipe
 from .runs import environment
+from .sharing import overlay_image
 from .studies import STUDIES, get_study
 from .study import run_study
 from .train import main as train  # noqa: F401  # the command otseg-train
 from .vocab import load_vocab
-from .viz import overlay, plot_demo, plot_prompt_maps
+from .viz import plot_demo, plot_prompt_maps
 
 # %% ../nbs/17_cli.ipynb #c66b0769
 def _save_figure(figure, path: Path, dpi: int=200) -> Path:
@@ -94,17 +94,35 @@ def _demo_figure(seg, data, seed: int, n: int=4):
         if len(rows) == n: break
     return rows, [best[g][1] for g in (False, True) if g in best]
 
-# %% ../nbs/17_cli.ipynb #33a7c0f3
+# %% ../nbs/17_cli.ipynb #223fc2c5
 RESULTS = ('_mask.png', '_overlay.png', '_prompts.png', '.json')  # of a photograph, after its name
 
+def _write_photograph(s, photo: Path, folder: Path, show: str | None, said: dict) -> str:
+    "The results of a photograph, and a line about them; `said` are its classes but the background"
+    areas, vocab = s.areas(), s.vocab
+    top = show or next(name for name in areas if name in said)
+    i = s.index(top)
+    s.save_mask(folder/f'{photo.stem}_mask.png')
+    with atomic_path(folder/f'{photo.stem}_overlay.png') as tmp:
+        overlay_image(s.image, s.labels, vocab).save(tmp, format='PNG')
+    figure = plot_prompt_maps(s.image, s.prompt_map_layers(top)['score map'], s.text_prompts_of(top),
+                              top, unseen=i in vocab.unseen, outline=s.labels == i)
+    _save_figure(figure, folder/f'{photo.stem}_prompts.png')
+    write_json(folder/f'{photo.stem}.json', dict(picture=photo.name) | s.to_dict())
+    shares = ', '.join(f'{n} {a:.1%}' for n, a in areas.items() if a >= .001)
+    return f'{photo.name}: {shares} -> {folder/photo.stem}_*.png'
+
+# %% ../nbs/17_cli.ipynb #33a7c0f3
 @call_parse
 @command
 def predict(
     photos: Annotated[str, dict(nargs='+')], # Photographs
-    classes: str=None,            # "road,sky,car"; None = the classes of training
+    classes: str=None,            # "road,sky,sofa|couch", synonyms with |; None = the classes of training
     checkpoint: str='toy',        # Checkpoint or run folder, "toy", or a Hub id
     output: str='predictions',    # Folder for the results
     show: str=None,               # Class whose prompt maps are drawn; None = the largest
+    templates: str=None,          # 6, 8, or sentences "a photo of a {}.|a {}"; None = those of training
+    background: str=None,         # Level in 0..1, or names "wall,floor": a further class for the rest; None = none
     size: int=None,               # Short side that photographs are resized to; None = as in training
     blend: float=None,            # 1 decoder, 0 score map; None = as in training
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
@@ -118,25 +136,12 @@ def predict(
     check(size is None or size > 0, '--size should be positive', size)
     check_fresh([check_output(folder)/f'{p.stem}{tail}' for p in photos for tail in RESULTS], overwrite)
     for p in photos: load_photograph(p)  # one that cannot be read stops the command before it writes anything
-    seg = Segmenter.from_pretrained(checkpoint, weights=weights)
-    vocab = seg.class_vocab(classes)
-    check(show is None or show in vocab.names, f'--show should be one of {", ".join(vocab.names)}', show)
-    seg.text(vocab)
+    seg, templates = Segmenter.from_pretrained(checkpoint, weights=weights), split_templates(templates)
+    said = seg.question(classes, templates, background).words
+    check(show is None or show in said, f'--show should be one of {", ".join(said)}', show)
     for p in photos:
-        s = seg.predict(p, classes, size=size, blend=blend)
-        areas = s.areas()
-        top = show or next(iter(areas))
-        i = vocab.names.index(top)
-        mask = s.save_mask(folder/f'{p.stem}_mask.png')
-        with atomic_path(folder/f'{p.stem}_overlay.png') as tmp:
-            Image.fromarray(overlay(s.image, s.labels, vocab.palette)).save(tmp, format='PNG')
-        figure = plot_prompt_maps(s.image, s.prompt_maps[i], vocab.prompts(top), top, unseen=i in vocab.unseen,
-                                  outline=s.labels == i)
-        _save_figure(figure, folder/f'{p.stem}_prompts.png')
-        write_json(folder/f'{p.stem}.json', dict(picture=p.name, size=list(s.labels.shape), classes=s.classes,
-                                                 unseen=list(vocab.unseen_names), areas=areas))
-        shares = ', '.join(f'{n} {a:.1%}' for n, a in areas.items() if a >= .001)
-        print(f'{p.name}: {shares} -> {mask.parent/p.stem}_*.png')
+        s = seg.predict(p, classes, templates, background, size, blend=blend)
+        print(_write_photograph(s, p, folder, show, said))
 
 # %% ../nbs/17_cli.ipynb #bb4d3c8e
 @call_parse

@@ -290,6 +290,18 @@ def test_predict(world):
     assert code == 0 and json.loads(Path('out/portrait.json').read_text())['classes'] == NAMES, err
 
 
+def test_predict_synonyms_background_and_templates(world):
+    code, out, err = shell(*ask('portrait.jpg', classes='sky|water,dog', background='tree', templates='a {}|small {}',
+                                output='out'))
+    assert code == 0 and 'portrait.jpg: ' in out, err
+    told, drawn = json.loads(Path('out/portrait.json').read_text()), np.array(Image.open('out/portrait_mask.png'))
+    assert told['classes'] == ['sky', 'dog', 'background'] and told['background'] and told['unseen'] == ['dog']
+    assert told['words'] == dict(sky=['sky', 'water']) and drawn.max() <= 2
+    assert abs(told['areas']['background'] - (drawn == 2).mean()) < 1e-5
+    code, out, err = shell(*ask('portrait.jpg', classes='sky,dog', background='0.999', output='none'))
+    assert code == 0 and 'background 100.0%' in out and Path('none/portrait_prompts.png').exists(), err
+
+
 @pytest.mark.parametrize('command', COMMANDS)
 def test_help(world, command):
     before = tree()
@@ -612,7 +624,11 @@ def test_classes(world, classes, says): refused(*ask('portrait.jpg', classes=cla
 
 def test_predict_options(world):
     refused(*ask('portrait.jpg', show='water'), says='--show should be one of cat, dog, sky, road, got water')
+    refused(*ask('portrait.jpg', show='background', background='.5'), says='--show should be one of cat, dog, sky, road')
     refused(*ask('portrait.jpg', blend='2'), says='`blend` should lie in 0..1')
+    refused(*ask('portrait.jpg', background='2'), says='`background` as a level should lie between 0 and 1, got 2.0')
+    refused(*ask('portrait.jpg', background='dog'), says="classes should have different words, got 'dog' in two of them")
+    refused(*ask('portrait.jpg', templates='9'), says="unknown template list '9'")
 
 
 @pytest.mark.parametrize('size', ['0', '-3'])

@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from otseg.predict import Segmenter, main, predict_folder
+from otseg.sharing import decode_rle, encode_rle
 
-pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+              pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')]  # of pycocotools
 SHAPES = {'a.jpg': (60, 90, 3), 'a.png': (50, 50), 'B.JPEG': (97, 33, 3), 'c.webp': (40, 41, 3), 'x/a.jpg': (130, 60, 3),
           'x/d.tif': (1, 1), 'x/y z/e.bmp': (96, 96, 3), 'x/y z/f.PNG': (30, 200, 4), 'ü/g.jpg': (64, 300, 3)}
 RESULTS = sorted(f'{name}.png' for name in SHAPES)
@@ -312,3 +314,85 @@ def test_launchers(photos, launcher):
     got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
     assert got.returncode == 0 and '9 done now' in got.stdout, got.stderr[-2000:]
     assert alone(output='one')[0] == 0 and masks('out') == masks('one')
+
+
+# one picture
+
+@pytest.fixture(scope='module')
+def segmenter(): return Segmenter.from_pretrained('toy', device='cpu')
+
+
+def saved(folder, name, image, **options):
+    image.save(folder/name, **options)
+    return folder/name
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 500), (700, 2), (97, 33), (30, 1200)])
+def test_any_aspect(segmenter, shape):
+    s = segmenter.predict(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8), 'boat,sky', background=True)
+    assert s.labels.shape == shape and s.probs.shape == (3, *shape) and (s.labels == s.probs.argmax(0).numpy()).all()
+    assert sum(a['area'] for a in s.to_coco()) == (s.labels < 2).sum() and 'base64' in s._repr_html_()
+
+
+def test_every_kind_of_picture_is_the_same_picture(segmenter, folder):
+    "Saved without loss in every way that holds its colours, it gets the same labels"
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (40, 56), dtype=np.uint8).repeat(2, 0)[:, :, None].repeat(3, 2)
+    image, none = Image.fromarray(grey), Image.new('L', grey.shape[1::-1])
+    turned = image.getexif()
+    turned[0x112] = 8                                    # shown a quarter turn to the left: 40 x 56 lies on its side
+    frames = dict(save_all=True, append_images=[Image.new('RGB', image.size, 'red')])
+    kinds = [grey, grey[..., 0], grey.astype(np.uint16) << 8, grey / np.float32(255), image.convert('RGBA'),
+             saved(folder, 'a.png', image), saved(folder, 'l.png', image.convert('L')),
+             saved(folder, 'b.tiff', Image.fromarray(grey[..., 0].astype(np.uint16) << 8)),
+             saved(folder, 'c.webp', image, lossless=True), saved(folder, 'd.gif', image.convert('L'), **frames),
+             saved(folder, 'e.png', image.transpose(Image.Transpose.ROTATE_270), exif=turned),
+             saved(folder, 'f.tif', Image.merge('CMYK', [none, none, none, Image.fromarray(255 - grey[..., 0])]))]
+    want = segmenter.predict(grey, 'boat,star,sky').labels
+    assert len(np.unique(want)) > 1
+    for i, s in enumerate(segmenter.predict(kinds, 'boat,star,sky')): assert np.array_equal(s.labels, want), i
+
+
+def test_run_lengths_are_those_of_coco(segmenter):
+    masks = pytest.importorskip('pycocotools.mask')
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (5, 7), (300, 40), (48, 640)):
+        for share in (0, .001, .1, .5, .99, 1):
+            mask = rng.random(shape) < share
+            got = encode_rle(mask)
+            want = masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+            assert got['counts'] == want['counts'].decode() and got['size'] == want['size']
+            assert np.array_equal(masks.decode(got), mask) and np.array_equal(decode_rle(got), mask)
+    s = segmenter.predict(rng.integers(0, 255, (60, 90, 3), dtype=np.uint8), 'boat,sky,star')
+    for a in s.to_coco():
+        assert masks.area(a['segmentation']) == a['area'] and masks.toBbox(a['segmentation']).tolist() == a['bbox']
+
+
+MEMORY = '''
+import warnings
+import numpy as np, torch
+from otseg.predict import Segmenter
+warnings.filterwarnings('ignore')
+torch.set_num_threads(1)
+def peak():  # ru_maxrss would start at that of the process that started this one
+    with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmHWM')) / 1024
+seg = Segmenter.from_pretrained('toy', device='cpu')
+classes = seg.vocab.names
+small = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+seg.predict(small, classes)
+before = peak()
+large = np.tile(small, (32, 32, 1))[:3000, :4000]
+s = seg.predict(large, classes, background=True)
+print(before, peak(), s.labels.shape)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
+def test_memory_of_a_large_picture(folder):
+    "27 scores of 12 million pixels would take 1.3 GB; the picture and its labels take 0.13 GB"
+    got = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, timeout=500)
+    assert got.returncode == 0, got.stderr[-2000:]
+    before, after = map(float, got.stdout.split()[:2])
+    print(f'{before:.0f} MB before, {after:.0f} MB at the peak')
+    assert after - before < 900
