@@ -30,7 +30,7 @@ from .rivals import in_sight, plan_iterations, solver_cases, text_for, textbook,
 from .rivals import with_solver
 from .runs import environment
 from .solvers import spread_scores
-from .train import forward_loss
+from .step import forward_loss
 
 # %% ../nbs/15d_bench.ipynb #9d62b042
 @dataclass(frozen=True)

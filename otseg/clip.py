@@ -25,11 +25,27 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .core import (CLIP_MEAN, CLIP_STD, InputError, asset_path, atomic_path, check, l2_normalize, read_json,
-                        seeded, unknown_name)
+from .core import (CLIP_MEAN, CLIP_STD, InputError, asset_path, atomic_path, check, check_finite, l2_normalize,
+                        naming, read_json, seeded, unknown_name)
 
 # %% ../nbs/04_clip.ipynb #792fcc18
 PACKAGED = ('toy', 'toy_parts')  # CLIPs of the toy world
+
+def _called(clip) -> str: return clip if isinstance(clip, str) else 'the CLIP'
+
+def _checked(cfg: dict, whose: str) -> dict:
+    "A description whose parts are of the right kind"
+    model, words = cfg['model_cfg'], cfg['words']
+    parts = ('vision_cfg', 'text_cfg') if words else ('vision_cfg',)
+    ok = isinstance(model, dict) and all(isinstance(model.get(k), dict) for k in parts)
+    check(ok, f'{whose} should have model_cfg.{" and ".join(parts)}', list(model) if isinstance(model, dict) else repr(model))
+    check(words is None or isinstance(words, list) and all(isinstance(w, str) for w in words),
+          f'{whose} should list its words', repr(words))
+    for name in ('image_mean', 'image_std'):
+        value = cfg[name]
+        ok = isinstance(value, (list, tuple)) and len(value) == 3 and all(type(v) in (int, float) for v in value)
+        check(ok, f'{whose} should have three numbers for {name}', repr(value))
+    return cfg
 
 def clip_config(
     clip: str | dict,  # open_clip model name, "toy", "toy_parts", path of a JSON file, or such a dict
@@ -41,11 +57,10 @@ def clip_config(
     else:
         cfg = open_clip.get_model_config(clip)
         if cfg is None: raise unknown_name('CLIP architecture', clip, [*PACKAGED, *open_clip.list_models()])
+    whose = f'the description of {_called(clip)}'
+    check(isinstance(cfg, dict), f'{whose} should be a JSON object', type(cfg).__name__)
     cfg = copy.deepcopy(cfg if 'model_cfg' in cfg else dict(model_cfg=cfg))
-    check('vision_cfg' in cfg['model_cfg'],
-          f'the description of {clip if isinstance(clip, str) else "the CLIP"} should have model_cfg.vision_cfg',
-          list(cfg['model_cfg']))
-    return dict(image_mean=CLIP_MEAN, image_std=CLIP_STD, words=None) | cfg
+    return _checked(dict(image_mean=CLIP_MEAN, image_std=CLIP_STD, words=None) | cfg, whose)
 
 # %% ../nbs/04_clip.ipynb #aba4f245
 def _read_state_dict(path: Path) -> tuple[dict, bool]:
@@ -93,7 +108,7 @@ def load_clip(
     cfg = clip_config(clip)['model_cfg']
     known = {k: v for k, v in cfg.items() if k in ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')}
     def build(seed=0):
-        with seeded(seed): return CLIP(**known)
+        with naming(f'the description of {_called(clip)}', 'build a CLIP'), seeded(seed): return CLIP(**known)
     scripted = False
     if weights == 'packaged': weights = asset_path(f'clip_{clip}.safetensors')
     if str(weights).startswith('random'):
@@ -118,7 +133,7 @@ def build_visual(
     "An image tower with random weights, to be loaded from elsewhere"
     cfg = clip_config(clip)['model_cfg']
     v = dict(head_width=64, mlp_ratio=4.) | cfg['vision_cfg']
-    with seeded(seed):
+    with naming(f'the description of {_called(clip)}', 'build an image tower'), seeded(seed):
         return VisionTransformer(v['image_size'], v['patch_size'], v['width'], v['layers'],
                                  v['width'] // v['head_width'], v['mlp_ratio'], output_dim=cfg['embed_dim'],
                                  act_layer=QuickGELU if cfg.get('quick_gelu') else nn.GELU)
@@ -137,6 +152,7 @@ def _load_state(model, state, source):
           f'{len(missing)} absent ({", ".join(missing[:3])}), '
           f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})',
           'Name the architecture that the file was made with.')
+    check_finite(source, state)
     model.load_state_dict(state, strict=False)
 
 # %% ../nbs/04_clip.ipynb #38757f12
@@ -156,7 +172,7 @@ def _fetching():
 # %% ../nbs/04_clip.ipynb #d97d3aa1
 def _load_tag(clip, tag):
     "Weights by open_clip's name for them, from its cache or the network"
-    check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {clip} should be a file',
+    check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {_called(clip)} should be a file',
           f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
     tags = [t for name in (clip.removesuffix('-quickgelu'), clip)
             for t in open_clip.list_pretrained_tags_by_model(name)]
@@ -289,7 +305,9 @@ def get_tokenizer(
 ):
     "The tokenizer that belongs to an architecture"
     cfg = clip_config(clip)
-    if cfg['words']: return WordTokenizer(cfg['words'], cfg['model_cfg']['text_cfg']['context_length'])
+    if cfg['words']:
+        with naming(f'the description of {_called(clip)}', 'tell the length of a sentence'):
+            return WordTokenizer(cfg['words'], int(cfg['model_cfg']['text_cfg']['context_length']))
     check(isinstance(clip, str), 'a custom CLIP should list its `words`, or be named', 'neither',
           'Add "words" to its description.')
     return open_clip.get_tokenizer(clip)

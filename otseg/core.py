@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'InputError', 'check', 'unknown_name', 'command',
-           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'atomic_path', 'write_json',
-           'check_output', 'check_fresh']
+           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'naming', 'check_finite',
+           'atomic_path', 'write_json', 'check_output', 'check_fresh']
 
 # %% ../nbs/00_core.ipynb #bf7898a5
 import functools, json, os, random, sys, tempfile
@@ -104,14 +104,42 @@ def asset_path(
 
 # %% ../nbs/00_core.ipynb #90f019f0
 def read_json(
-    path: Path,  # A JSON file
-) -> dict:
+    path: Path,       # A JSON file
+    kind: type=None,  # What it should hold: dict, list; None = anything
+):
     "Read a JSON file; a damaged or missing one is an `InputError` that names it"
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    try: value = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e:
         raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
+    check(kind is None or isinstance(value, kind), f'{path} should be a JSON {"object" if kind is dict else "list"}',
+          type(value).__name__, 'Restore or rewrite it.')
+    return value
+
+# %% ../nbs/00_core.ipynb #e9cdcab5
+@contextmanager
+def naming(
+    source: Path,   # File (or what else) whose content is put to use inside the block
+    expected: str,  # What it should do or hold: the words after "should"
+):
+    "Whatever goes wrong inside is an `InputError` that names its source"
+    try: yield
+    except InputError as e:
+        if str(source) in str(e): raise
+        raise InputError(f'{source}: {e}') from None
+    except Exception as e:
+        told = ' '.join(f'{type(e).__name__} ({e})'.split())
+        raise InputError(f'{source} should {expected}, got {told}. Restore or replace it.') from e
+
+# %% ../nbs/00_core.ipynb #213e57e3
+def check_finite(
+    path: Path,   # File that they are from
+    state: dict,  # Tensors by name
+) -> None:
+    "Raise `InputError` where a number is NaN or infinite: a damaged file may still be one of tensors"
+    bad = [k for k, v in state.items() if not v.isfinite().all()]
+    check(not bad, f'{path} should hold finite numbers', f'others in {", ".join(bad[:3])}', 'Copy it again.')
 
 # %% ../nbs/00_core.ipynb #ebd33265
 @contextmanager

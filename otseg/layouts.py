@@ -99,8 +99,7 @@ def read_description(
     "Its vocabulary, and what the values of its masks mean"
     check(path.is_file(), f'{path.parent} should hold {path.name}, which names the classes', 'no such file',
           'Write it like {"names": ["road", "sky"], "unseen": []}.')
-    given = read_json(path)
-    check(isinstance(given, dict), f'{path} should be a JSON object', type(given).__name__)
+    given = read_json(path, dict)
     ignore, reduce = given.pop('ignore', []), given.pop('reduce_zero_label', False)
     ignore = ignore if isinstance(ignore, list) else [ignore]
     check(all(type(v) is int and 0 <= v <= 255 for v in ignore),

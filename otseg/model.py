@@ -104,8 +104,8 @@ class OTSegConfig:
             check(value is None or value > 0, f'`{name}` should be positive', value)
         check(0 <= self.dropout < 1, '`dropout` should lie in 0..1, 1 excluded', self.dropout)
         check(self.vpt_tokens >= 0, '`vpt_tokens` should be 0 or more', self.vpt_tokens)
-        if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
         own = clip_config(self.clip)
+        if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
         self.image_mean = tuple(self.image_mean or own['image_mean'])
         self.image_std = tuple(self.image_std or own['image_std'])
         for name in ('image_mean', 'image_std'):

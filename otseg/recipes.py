@@ -6,17 +6,18 @@ Docs: https://otseg.github.io/otseg/recipes.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'VOC', 'CONTEXT', 'COCO', 'CAMVID', 'FOLDER', 'TOY', 'RECIPES', 'ALIASES', 'ADE', 'TARGETS', 'CROSS',
-           'Recipe', 'learning_rate', 'get_recipe', 'cross_recipe', 'override', 'recipe_from_dict', 'differences']
+           'FREE', 'Recipe', 'learning_rate', 'get_recipe', 'cross_recipe', 'override', 'recipe_from_dict',
+           'differences']
 
 # %% ../nbs/13_recipes.ipynb #70100ab6
-import ast, types, typing
+import ast, math, types, typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 from jaxtyping import Int
 from torch import Tensor
 
-from .core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, InputError, check, unknown_name
+from .core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, naming, unknown_name
 from .model import OTSegConfig
 from .transforms import eval_transform, train_transform
 from .vocab import Vocab, inductive_labels, transductive_labels
@@ -86,8 +87,11 @@ class Recipe:
             check(value is None or 0 <= value <= 1, f'`{name}` should lie in 0..1', value)
         for name in ('resize', 'scale_range'):
             pair = getattr(self, name)
-            check(pair is None or len(pair) == 2 and all(isinstance(v, (int, float)) and v > 0 for v in pair),
+            check(pair is None or len(pair) == 2 and all(isinstance(v, (int, float)) and 0 < v < math.inf for v in pair),
                   f'`{name}` should be two positive numbers', pair)
+        for name, value in vars(self).items():
+            check(not isinstance(value, float) or math.isfinite(value), f'`{name}` should be finite', value)
+        check(0 <= self.seed < 2**63, '`seed` should lie in 0..2^63 - 1', self.seed)
         check(self.stride <= self.image_size,
               f'`stride` should be at most the window of {self.image_size} pixels (--image_size)', self.stride,
               'Pass a smaller --stride.')
@@ -241,18 +245,25 @@ def recipe_from_dict(
     d: dict,  # As from `Recipe.to_dict`, perhaps through JSON
 ) -> Recipe:
     "The recipe that a run folder stores"
-    d = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
-    try: return Recipe(**{**d, 'model': OTSegConfig(**d['model'])})
-    except (TypeError, KeyError) as e:
-        raise InputError(f'the stored recipe should fit this version of otseg, got {e}. Start a new run.') from None
+    fit, do = 'the stored recipe should fit this version of otseg', 'Start a new run.'
+    check(isinstance(d, dict) and isinstance(d.get('model'), dict), fit, 'no settings of the model', do)
+    hints = {cls: typing.get_type_hints(cls) for cls in (Recipe, OTSegConfig)}
+    unknown = sorted((d.keys() - hints[Recipe].keys()) | (d['model'].keys() - hints[OTSegConfig].keys()))
+    check(not unknown, fit, f'unknown settings {", ".join(unknown)}', do)
+    typed = lambda cls, given: {k: _coerce(k, v, hints[cls][k]) for k, v in given.items() if k != 'model'}
+    with naming('the stored recipe', 'fit this version of otseg'):
+        return Recipe(**typed(Recipe, d), model=OTSegConfig(**typed(OTSegConfig, d['model'])))
+
+FREE = ('workers', 'save_every', 'keep', 'skip_bad', 'strip')  # may be others when a run goes on
 
 def differences(
     a: Recipe,
     b: Recipe,
 ) -> list[str]:
-    "What differs between two recipes, a line each"
-    def flat(r):
-        d = r.to_dict()
-        return {k: v for k, v in d.items() if k != 'model'} | {f'model.{k}': v for k, v in d['model'].items()}
-    x, y = flat(a), flat(b)
-    return [f'{k}: {x[k]} -> {y[k]}' for k in x if x[k] != y[k]]
+    "What differs between two recipes, a line each; settings that change nothing in what is trained are left out"
+    def flat(d, at=''):
+        if not isinstance(d, dict): return {at[:-1]: d}
+        return {k: v for key, value in d.items() for k, v in flat(value, f'{at}{key}.').items()}
+    x, y = flat(a.to_dict()), flat(b.to_dict())
+    keys = sorted((k for k in x | y if k not in FREE), key=lambda k: k.startswith('model.'))  # the run's before the model's
+    return [f'{k}: {x.get(k)} -> {y.get(k)}' for k in keys if x.get(k) != y.get(k)]

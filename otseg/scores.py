@@ -9,7 +9,7 @@ __all__ = ['METRICS', 'sweep', 'score_rows', 'choose_penalty', 'map_diversity', 
 
 # %% ../nbs/15da_scores.ipynb #d7ad50d5
 import math
-from statistics import fmean, median
+from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data import collate
+from .diversity import measure_diversity
 from .evaluate import count_pixels
 from .measure import interleave, memory_bytes
-from .metrics import prompt_diversity, segmentation_scores
+from .metrics import segmentation_scores
 from .model import OTSeg
 from .recipes import Recipe
-from .train import forward_loss
+from .step import forward_loss
 from .vocab import Vocab
 
 # %% ../nbs/15da_scores.ipynb #83fbef14
@@ -64,23 +65,16 @@ def choose_penalty(
     return [(blend, r['seen_penalty']) for blend, r in best.items()]
 
 # %% ../nbs/15da_scores.ipynb #e24a6a25
-@torch.no_grad()
 def map_diversity(
     model: OTSeg,
     data,                           # `SegmentationDataset` of scenes of one size
     text: Float[Tensor, "k n d"],   # Text embeddings of all classes
 ) -> dict[str, dict]:
     "Mean correlation and distance of the prompt maps of the classes in each scene, for the score map and the last layer"
-    device, found = next(model.parameters()).device, dict(score_map=[], decoder=[])
-    for batch in DataLoader(data, batch_size=8, collate_fn=collate):
-        out = model.eval()(batch['image'].to(device), text.to(device))
-        for name, maps in (('score_map', out.score_prompt_maps), ('decoder', out.decoder_prompt_maps[-1])):
-            for own, labels in zip(maps, batch['labels']):
-                found[name].append(prompt_diversity(own[[c for c in labels.unique().tolist() if c < len(text)]]).to_dict())
-    def mean(rows, key):
-        values = [r[key] for r in rows if r[key] is not None]
-        return round(fmean(values), 5) if values else None
-    return {name: {key: mean(rows, key) for key in ('correlation', 'js_distance')} for name, rows in found.items()}
+    found = measure_diversity(model, data, text, data.vocab, n=None, batch_size=8)
+    first, *_, last = found.values()
+    return {name: {key: own['all'][key] for key in ('correlation', 'js_distance')}
+            for name, own in (('score_map', first), ('decoder', last))}
 
 # %% ../nbs/15da_scores.ipynb #24e40d18
 def step_cost(

@@ -551,7 +551,8 @@ def truncate(path): path.write_bytes(path.read_bytes()[:-100])
 
 
 def damage(how):
-    "Damage the newest checkpoint; returns what the error says"
+    "Damage the newest checkpoint, of which no manifest tells what it was; returns what the error says"
+    (NEWEST/'manifest.json').unlink()
     config, tensors = NEWEST/'config.json', NEWEST/'model.safetensors'
     text, record = config.read_text(), json.loads(config.read_text())
     if how == 'truncated': truncate(tensors); return [str(tensors), 'cannot be read']
