@@ -22,6 +22,7 @@ from .checkpoint import find_checkpoint
 from .clip import weights_id
 from .core import atomic_path, check, check_fresh, command, unknown_name, write_json
 from .data import SegmentationDataset, collate, load_dataset
+from .diversity import diversity_report, measure_diversity, text_diversity
 from .evaluate import evaluate_options, own_share, rank_and_size
 from .metrics import Scores
 from .paper import KIND, paper_table, read_results
@@ -131,6 +132,16 @@ def _score(seg: Segmenter, r: Recipe, ds, vocab: Vocab, options: list, how: dict
     return evaluate_options(seg.model, read_batches(loader), seg.text(vocab), vocab, options, distributed=True,
                             progress=rank_and_size()[0] == 0, **how)
 
+def _diversity(seg: Segmenter, ds, vocab: Vocab, n: int) -> dict:
+    "How different the prompt maps are, on pictures spread over the data, and the texts; printed as well"
+    text = seg.text(vocab)
+    maps, cosine = measure_diversity(seg.model, ds, text, vocab, n), text_diversity(text, vocab)
+    print(f'prompt maps of {min(n, len(ds))} pictures, means over the classes in each, then over pictures')
+    print(diversity_report(maps))
+    told = (f'{g} {c:.3f}' for g, c in cosine.items() if c is not None and g != 'all')
+    print('cosine of the text embeddings:', ', '.join(told) or '- (one text prompt)')
+    return dict(pictures=min(n, len(ds)), maps=maps, text_cosine=cosine)
+
 def _table(table: int, results: str, output: str | None) -> None:
     "Print a table of the paper, and write it where asked"
     text = paper_table(table, read_results(results))
@@ -154,6 +165,7 @@ def evaluate(
     window: int=None,             # Side of the window; None = the recipe's
     stride: int=None,             # Step between windows; None = the recipe's
     n: int=None,                  # Toy world only: scenes
+    diversity: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to compare prompt maps on; alone: 48
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
     training_free: Annotated[str, dict(nargs='?', const='values')]=None, # CLIP alone: "values" or "tokens"
     clip: str=None,               # With --training-free: another CLIP than the recipe's
@@ -165,10 +177,11 @@ def evaluate(
     files = [] if not output else [Path(output)] if table else [Path(output), Path(output).with_suffix('.csv')]
     check(len({*files}) == len(files), '--output should be a JSON file', output)
     check_fresh(files, overwrite)
-    for value in (window, stride, n):
-        check(value is None or value > 0, '--window, --stride and --n should be positive', value)
+    for value in (window, stride, n, diversity):
+        check(value is None or value > 0, '--window, --stride, --n and --diversity should be positive', value)
     if table is not None: return _table(table, results, output)
     check(checkpoint, 'a checkpoint should be named', 'none', 'With --training-free, a recipe.')
+    check(not (diversity and training_free), '--diversity should be asked of a model with prompt maps', '--training-free')
     device, free = _join(), training_free
     seg = _segmenter(checkpoint, weights, clip, free, device)
     name, crossed = cross or dataset or seg.recipe.dataset, cross is not None
@@ -183,6 +196,7 @@ def evaluate(
     if rank > 0: return
     _show(vocab, found)
     facts = how | dict(dataset=name, split=split or r.eval_split, cross=crossed, processes=processes)
+    if diversity: facts |= dict(diversity=_diversity(seg, ds, vocab, diversity))
     if not files: return
     print('scores:', write_json(files[0], _record(ds, vocab, found, **facts, **_about(seg, checkpoint, free))))
     print('classes:', _classes_csv(files[1], vocab, found))

@@ -16,6 +16,7 @@ import otseg.evaluate
 from otseg.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import asset_path, read_json
 from otseg.data import collate, load_dataset
+from otseg.diversity import measure_diversity
 from otseg.evaluate import count_pixels, evaluate, evaluate_options, predict_windows
 from otseg.metrics import harmonic_mean
 from otseg.model import OTSeg, OTSegConfig
@@ -238,6 +239,35 @@ def test_training_free(world):
     scores = evaluate(model, DataLoader(data, batch_size=1, collate_fn=collate), model.config.encode(data.vocab), data.vocab,
                       seen_penalty=0., window=512, stride=426)
     assert told[0]['miou'] == pytest.approx(scores.miou) and told[0]['templates'] == list(data.vocab.templates)
+
+
+# prompt maps
+
+def test_diversity_of_the_prompt_maps_is_told(world):
+    "In the JSON what is measured by itself, seen and unseen classes apart; scores are those of a run without it"
+    code, out, err = shell('otseg-eval', 'run', '--data', 'data', '--diversity', '--output', world/'maps.json')
+    assert code == 0, err
+    told, plain = read_json(world/'maps.json'), json.loads(result('run', '--data', 'data', to=world/'plain.json'))
+    own = told.pop('diversity')
+    assert told == plain and 'diversity' not in plain
+    seg = Segmenter.from_pretrained('run', device='cpu')
+    data = load_dataset('folder', 'data', 'val', seg.recipe.eval_transform())
+    vocab = load_checkpoint('run').vocab
+    assert own['maps'] == measure_diversity(seg.model, data, seg.text(vocab), vocab) and own['pictures'] == len(data)
+    layers = seg.model.config.decoder_layers
+    assert [*own['maps']] == ['score map', *(f'decoder layer {i + 1}' for i in range(layers))]
+    for place in own['maps'].values():
+        for d in place.values(): assert 0 <= d['js_distance'] <= 1 and 0 < d['pictures'] <= len(data)
+    assert all(-1 <= c <= 1 for c in own['text_cosine'].values() if c is not None)
+    assert all(word in out for word in ('split entropy', f'decoder layer {layers}', 'cosine of the text embeddings'))
+
+
+@pytest.mark.parametrize('more, message', [
+    (['--training-free', '--clip', 'tiny.json', '--weights', 'random'], 'a model with prompt maps, got --training-free'),
+    ([], '--diversity should be positive, got 0')])
+def test_diversity_cannot_be_measured(world, more, message):
+    code, out, err = shell('otseg-eval', 'run', '--data', 'data', '--diversity', '4' if more else '0', *more)
+    assert code == 2 and message in err
 
 
 # across data sets
