@@ -71,6 +71,7 @@ def _same_question(output: Path, asked: dict) -> bool:
           'Drop these options, or choose another --output.')
     return True
 
+# %% ../nbs/14ba_pictures.ipynb #7b65eef3
 def open_results(
     folder: Path,   # Of the pictures
     output: Path,   # Of the results; may lie in the folder of the pictures

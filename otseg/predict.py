@@ -107,6 +107,7 @@ def _loader(folder, names, prepare, accelerator, workers, overlay):
     data = FolderPictures(folder, names[a.process_index::a.num_processes], prepare, keep=overlay)
     return DataLoader(data, batch_size=None, collate_fn=_as_it_is, num_workers=min(workers, len(data)))
 
+# %% ../nbs/15_predict.ipynb #8d0c81c6
 def _finish(output, accelerator, done, skipped, before, skip_bad, began) -> FolderResult:
     "Add up over processes, and list what was skipped"
     parts = gather_object([(done, skipped)])
@@ -184,6 +185,7 @@ options:
 
 A second call with the same options goes on with what is left.'''
 
+# %% ../nbs/15_predict.ipynb #a71050a1
 def _number(options, key, kind):
     "An option as a number"
     try: return kind(options[key])
@@ -196,6 +198,7 @@ def split_templates(
     "Templates as `Segmenter` takes them"
     return templates.split('|') if templates and '{}' in templates else templates
 
+# %% ../nbs/15_predict.ipynb #67fcebe7
 def folder_options(
     argv: list[str],  # Words after the command
 ) -> dict | None:
@@ -213,6 +216,7 @@ def folder_options(
     more = dict(templates=split_templates(options.get('templates')), overlay='overlay' in options)
     return options | dict(folder=words[0]) | more
 
+# %% ../nbs/15_predict.ipynb #6cbd08fc
 @command
 def main(
     argv: list[str]=None,  # Words after the command; None = those of this process

@@ -48,6 +48,7 @@ def _of_array(x: np.ndarray) -> Image.Image:
     check(x.dtype == np.uint8, 'the picture should hold uint8, uint16 or float', x.dtype)
     return Image.fromarray(x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x)
 
+# %% ../nbs/14a_segmentation.ipynb #18f71bfe
 def _rgb(image: Image.Image) -> Image.Image:
     "Eight bits of red, green and blue; transparent pixels over white"
     if image.mode.startswith('I;16'): image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -60,6 +61,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('RGB')
 
+# %% ../nbs/14a_segmentation.ipynb #a842be24
 def load_photograph(
     source,  # Path, PIL image, or array (H, W), (H, W, 3) or (H, W, 4): uint8, uint16, or float in 0..1
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -107,6 +109,7 @@ class WholePicture:
         "The same of one class, (n, h, w)"
         return [m[i] for m in self.maps] if 'maps' in vars(self) else [m[0] for m in self.look(self.text[[i]])]
 
+# %% ../nbs/14a_segmentation.ipynb #151be1f6
 class ClassMaps(NamedTuple):
     "What a segmentation says of one class"
     probs: Float[Tensor, "H W"]            # Scores at the picture's size
@@ -174,6 +177,7 @@ def index(self: Segmentation,
           f'{name!r}, which is what no class takes', f'Choose from {", ".join(self.classes[:-1])}.')
     return i
 
+# %% ../nbs/14a_segmentation.ipynb #d5792767
 @patch
 def text_prompts_of(self: Segmentation,
     name: str,  # One of `classes`, not the background
@@ -203,6 +207,7 @@ def prompt_map_layers(self: Segmentation,
     maps = self.whole.maps if name is None else self.whole.maps_of(self.index(name, prompts=True))
     return {f'decoder layer {l}' if l else 'score map': m for l, m in enumerate(maps)}
 
+# %% ../nbs/14a_segmentation.ipynb #51409eac
 @patch
 def class_maps(self: Segmentation,
     name: str,  # One of `classes`, not the background

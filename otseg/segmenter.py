@@ -115,7 +115,7 @@ def class_vocab(self: Segmenter,
     return asked.with_(unseen=tuple(i for i, row in enumerate(words.values()) if not trained & {*row}),
                        palette=tuple(known.get(n, c) for n, c in zip(asked.names, asked.palette)))
 
-# %% ../nbs/14b_segmenter.ipynb #162b098b
+# %% ../nbs/14b_segmenter.ipynb #cdf97a12
 def _with_background(vocab: Vocab) -> Vocab:
     "The classes and, black, the background"
     taken = next((n for n in vocab.names if n.casefold() == 'background'), None)
@@ -124,6 +124,7 @@ def _with_background(vocab: Vocab) -> Vocab:
     own = dict(text_prompts=(*vocab.text_prompts, ('background',) * vocab.n_prompts)) if vocab.text_prompts else {}
     return vocab.with_(names=(*vocab.names, 'background'), palette=(*vocab.palette, (0, 0, 0)), **own)
 
+# %% ../nbs/14b_segmenter.ipynb #162b098b
 @patch
 def question(self: Segmenter,
     classes=None,     # As in `split_words`; None = those of training
@@ -165,6 +166,7 @@ def windows(self: Segmenter,
     for part in output.outputs: part.decoder_map, part.score_map = part.decoder_map.float(), part.score_map.float()
     return question.add_level(output), dict(blend=o['blend'], seen=question.seen, seen_penalty=o['seen_penalty'])
 
+# %% ../nbs/14b_segmenter.ipynb #27013292
 @patch
 @torch.no_grad()
 def labels(self: Segmenter,
@@ -190,6 +192,7 @@ def _segment(self: Segmenter, picture, question, size, options) -> Segmentation:
     return Segmentation(picture, labels, question.vocab, output.to('cpu'), scoring, whole, question.words,
                         question.background)
 
+# %% ../nbs/14b_segmenter.ipynb #c1983139
 @patch
 @torch.no_grad()
 def predict(self: Segmenter,

@@ -62,6 +62,7 @@ def to_dict(self: Segmentation) -> dict:
     return dict(size=list(self.labels.shape), classes=self.classes, unseen=list(self.vocab.unseen_names), words=words,
                 background=self.background, areas=self.areas())
 
+# %% ../nbs/14ab_sharing.ipynb #09016255
 @patch
 def save(self: Segmentation,
     folder: Path,           # mask.png, overlay.png and segmentation.json are written into it
@@ -96,7 +97,7 @@ def _repr_html_(self: Segmentation, longest: int=640) -> str:
     return (f'<figure style="margin:0"><img alt="segmentation, {w} x {h} pixels" src="data:image/png;base64,{data}">'
             f'<table>{"".join(rows)}</table></figure>')
 
-# %% ../nbs/14ab_sharing.ipynb #6b6dc84f
+# %% ../nbs/14ab_sharing.ipynb #8307c9ab
 def run_lengths(
     mask: Bool[np.ndarray, "H W"],  # A region
 ) -> list[int]:
@@ -106,6 +107,7 @@ def run_lengths(
     if ends[-1] < mask.size or len(ends) == 1: ends.append(mask.size)
     return [b - a for a, b in zip(ends, ends[1:])]
 
+# %% ../nbs/14ab_sharing.ipynb #6b6dc84f
 def encode_rle(
     mask: Bool[np.ndarray, "H W"],  # A region
 ) -> dict:
@@ -120,6 +122,7 @@ def encode_rle(
             if not more: break
     return dict(size=list(mask.shape), counts=''.join(written))
 
+# %% ../nbs/14ab_sharing.ipynb #b334cb10
 def decode_rle(
     rle: dict,  # As from `encode_rle`
 ) -> Bool[np.ndarray, "H W"]:

@@ -305,10 +305,12 @@ def test_as_a_module(photos):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('launcher', [('torch.distributed.run', '--nproc_per_node', '2', '--master_port', '0'),
-                                      ('accelerate.commands.launch', '--num_processes', '2', '--cpu', '--multi_cpu',
-                                       '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no')])
+@pytest.mark.parametrize('launcher', [('torch.distributed.run', '--standalone', '--nproc_per_node', '2'),
+                                      ('accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines',
+                                       '1', '--main_process_port', '0', '--mixed_precision', 'no', '--dynamo_backend', 'no')],
+                         ids=['torchrun', 'accelerate'])
 def test_launchers(photos, launcher):
+    "Without a GPU the processes meet by gloo, whatever the launcher had in mind"
     env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
     argv = [sys.executable, '-m', *launcher, '-m', 'otseg.predict', *map(str, ask())]
     got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
