@@ -6,10 +6,11 @@ Docs: https://otseg.github.io/otseg/charts.html.md"""
 
 # %% auto #0
 __all__ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'StyledFigure', 'styled', 'as_array',
-           'unseen_indices', 'panel', 'plot_plan', 'plot_convergence', 'plot_class_iou', 'plot_losses']
+           'unseen_indices', 'panel', 'plot_plan', 'plot_convergence', 'plot_class_iou', 'plot_losses', 'plot_run']
 
 # %% ../nbs/09b_charts.ipynb #2424ae2e
-import functools, io, math, textwrap
+import csv, functools, io, math, textwrap
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -196,6 +197,14 @@ def plot_class_iou(
     return fig
 
 # %% ../nbs/09b_charts.ipynb #d501d94a
+def _loss_panel(ax, step, loss):
+    window = max(1, len(step) // 20)
+    ax.plot(step, loss, color=LINES[5], linewidth=.6)
+    mean = np.convolve(loss, np.full(window, 1 / window), 'valid')
+    ax.plot(step[window - 1:], mean, color=LINES[0], label=f'mean of {window} rows' if window > 1 else 'loss')
+    ax.legend()
+    ax.set(ylabel='loss')
+
 @styled
 def plot_losses(
     rows: list,     # One dict per logged step: step, loss and, if known, lr
@@ -205,18 +214,79 @@ def plot_losses(
     check(len(rows) > 0 and all({'step', 'loss'} <= {*r} for r in rows),
           '`rows` should be dicts with `step` and `loss`', f'{len(rows)} rows')
     step, loss = np.array([[float(r['step']), float(r['loss'])] for r in rows]).T
-    window, has_lr = max(1, len(rows) // 20), all('lr' in r for r in rows)
+    has_lr = all('lr' in r for r in rows)
     fig = StyledFigure(3.4, 2.7)
     axes = fig.subplots(1 + has_lr, 1, sharex=True, height_ratios=[3, 1][:1 + has_lr], squeeze=False)[:, 0]
-    axes[0].plot(step, loss, color=LINES[5], linewidth=.6)
-    mean = np.convolve(loss, np.full(window, 1 / window), 'valid')
-    axes[0].plot(step[window - 1:], mean, color=LINES[0], label=f'mean of {window} rows' if window > 1 else 'loss')
-    axes[0].legend()
-    axes[0].set(ylabel='loss')
+    _loss_panel(axes[0], step, loss)
     if has_lr:
         axes[1].plot(step, [float(r['lr']) for r in rows], color=LINES[1])
         axes[1].set(ylabel='learning rate', ylim=(0, None))
         axes[1].ticklabel_format(axis='y', scilimits=(0, 0))
         fig.align_ylabels()
     axes[-1].set(xlabel='step')
+    return fig
+
+# %% ../nbs/09b_charts.ipynb #93bed42f
+def _numbers(path):
+    "Columns of a CSV file of a run as arrays, and how many rows were damaged; a row in the making is not one"
+    text = path.read_text(encoding='utf-8', errors='replace').replace('\0', '?')
+    head, *lines = csv.reader(text[:text.rfind('\n') + 1].splitlines() or [''])
+    rows = []
+    for line in lines:
+        try: row = [float(x) for x in line]
+        except ValueError: continue
+        if len(row) == len(head): rows.append(row)
+    return dict(zip(head, np.array(rows).reshape(-1, len(head)).T)), len(lines) - len(rows)
+
+def _score_panel(ax, scores):
+    "mIoU(S), mIoU(U) and hIoU over steps, and where the best weights were"
+    names = dict(miou_seen='mIoU(S)', miou_unseen='mIoU(U)', hiou='hIoU')
+    if np.isnan(scores['hiou']).all(): names = dict(miou='mIoU')
+    for i, (key, name) in enumerate(names.items()):
+        look = dict(color=LINES[i], linestyle=DASHES[i], marker='os^'[i], markersize=3, label=name)
+        ax.plot(scores['step'], 100 * scores[key], **look)
+    best = int(np.nanargmax(scores['best'])) if np.isfinite(scores['best']).any() else None
+    if best is not None:
+        values = ', '.join(f'{100 * scores[key][best]:.1f}' for key in names)
+        label = f'best, step {scores["step"][best]:.0f}: {values}'
+        ax.axvline(scores['step'][best], color=FAINT, linewidth=.7, linestyle=':', label=label)
+    ax.set(xlabel='step', ylabel='score (%)')
+
+# %% ../nbs/09b_charts.ipynb #9f311a9d
+def _log_panels(fig, log):
+    "Loss, learning rate and norm of the gradient over steps"
+    more = [key for key in ('lr', 'norm') if key in log]
+    top, *below = fig.subplots(1 + len(more), 1, sharex=True, height_ratios=[2.4] + [1] * len(more), squeeze=False)[:, 0]
+    _loss_panel(top, log['step'], log['loss'])
+    top.set(yscale='log')
+    for ax, key in zip(below, more):
+        ax.plot(log['step'], log[key], color=LINES[1 + (key == 'norm')], linewidth=.8)
+        ax.set(ylabel='learning rate' if key == 'lr' else 'gradient norm')
+        if key == 'norm': ax.set(yscale='log')
+        else: ax.ticklabel_format(axis='y', scilimits=(0, 0))
+    [top, *below][-1].set(xlabel='step')
+    fig.align_ylabels()
+
+@styled
+def plot_run(
+    folder: Path,    # Run folder, finished or in progress
+    note: str=None,  # Small print: data, seeds, machine, commit
+) -> Figure:
+    "Loss, learning rate and gradient norm of a run over its steps, and its scores with the best marked"
+    folder, tables, lost = Path(folder), {}, 0
+    check((folder/'log.csv').is_file(), f'{folder} should be the folder of a run, with log.csv', 'none')
+    for name, needed in (('log', {'step', 'loss'}), ('scores', {'step', 'miou_seen', 'miou_unseen', 'hiou', 'miou', 'best'})):
+        if not (path := folder/f'{name}.csv').is_file(): continue
+        tables[name], bad = _numbers(path)
+        check(needed <= {*tables[name]}, f'{path} should have the columns {", ".join(sorted(needed))}', [*tables[name]][:9])
+        lost += bad
+    check(len(tables['log']['step']), f'{folder}/log.csv should hold at least one whole row', f'{lost} damaged rows')
+    scored = 'scores' in tables and len(tables['scores']['step']) > 0
+    fig = StyledFigure(6.8 if scored else 3.4, 3.4)
+    left, *right = fig.subfigures(1, 1 + scored, squeeze=False)[0]
+    _log_panels(left, tables['log'])
+    for part in right:
+        _score_panel(ax := part.subplots(), tables['scores'])
+        part.legend(*ax.get_legend_handles_labels(), loc='outside upper center', ncols=2)
+    if lost: left.suptitle(f'{lost} damaged rows left out', size=7, color=FAINT, x=.99, ha='right')
     return fig
