@@ -33,7 +33,8 @@ def joined(
     try: yield
     except RuntimeError as e:
         if processes == 1 or not (isinstance(e, dist.DistError) or LOST.search(str(e))): raise
-        told = str(e).strip().splitlines()[0].rstrip(' .') if str(e).strip() else type(e).__name__
+        told = re.sub(r'^\[\S+:\d+\] ', '', (str(e).strip() or type(e).__name__).splitlines()[0])
+        told = told.partition('. This is')[0].rstrip(' .')
         raise InputError(f'all {processes} processes should go on, got one that is lost ({told}). See what the others say, '
                          'then start all of them again with --resume.') from None
 

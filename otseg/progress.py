@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from .charts import StyledFigure
 from .core import IGNORE, InputError, atomic_path
 from .data import collate
 from .evaluate import evaluate, own_share, predict_windows
@@ -88,7 +88,7 @@ def plot_strip(
     recipe: Recipe,
     vocab: Vocab,
     note: str=None,      # Small print
-) -> Figure:
+) -> StyledFigure:
     "Truth and prediction of a few pictures, and the prompt maps of their largest seen and unseen class"
     o, rows, maps = recipe.eval_options(), [], []
     for s in items:
@@ -105,7 +105,7 @@ def plot_strip(
     return plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note)
 
 def save_strip(
-    figure: Figure,
+    figure: StyledFigure,
     path: Path,      # PNG file; its folder is made
 ) -> Path:
     "Write a figure, whole or not at all"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from torch.utils.data import DataLoader
@@ -66,7 +67,9 @@ class _Run:
         self.all_text = recipe.model.encode(self.vocab).to(accelerator.device)
         self.text = self.all_text[list(recipe.train_classes(self.vocab))]
         self._build()
-        accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
+        found = gather_object([self.start])  # all have looked at the folder before one writes into it
+        check(len({*found}) == 1, f'{output} should be one folder that all machines see',
+              f'checkpoints of steps {found} (0 = none)', 'Put --output on a disk that they share.')
         noted = latest and Path(output)/'skipped.json'
         self.skipped = read_json(noted) if noted and noted.exists() else {}
         self.output, self.log, self.shown = Path(output) if output and accelerator.is_main_process else None, None, None
@@ -143,7 +146,10 @@ def keep(self: _Run, done: int):
     "Score and save after so many steps, where it is time; the scores"
     r = self.recipe
     def due(every): return every and (done == r.steps or done % every == 0)
-    scores = self._score(done) if due(r.eval_every) else None
+    try: scores = self._score(done) if due(r.eval_every) else None
+    except InputError:  # a picture of the evaluation; what was trained is kept
+        if not is_sharded(self.accelerator): self.save(done)
+        raise
     if due(r.save_every): self.save(done)
     return scores
 

@@ -172,7 +172,6 @@ def test_a_cable_that_is_cut(hosts, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason='the processes of a run do not compare the checkpoints that they found')
 def test_a_run_folder_that_is_not_shared(hosts, unbroken, tmp_path):
     "A host that does not see the checkpoints cannot go on from them"
     shutil.copytree(unbroken, tmp_path/'run')
