@@ -1,0 +1,194 @@
+"The explorer without a browser: every handle changes the pixels, and does so before the eye waits"
+import io, statistics, sys, time
+from datetime import datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from otseg.explorer import explore
+from otseg.panels import explore_prompts, watch_mouse
+from otseg.segmenter import Segmenter
+from otseg.toy import ToyScenes
+from otseg.vocab import load_vocab
+
+LIMIT = .2  # seconds of processor time on one thread
+MOVES = dict(  # handle -> values, one after the other
+    eps=[.1, .2, .4, .02, .05], iterations=['1', '2', '3', '1', 'as trained'], blend=[0., .3, .7, 1., .5],
+    penalty=[.1, .2, .3, .4, .05], opacity=[.2, .4, .6, 1., .75], row=[0, 3, 6, 9, 11], column=[0, 3, 6, 9, 11],
+    name=['star', 'sky', 'sand', 'bee', 'moon'], view=['summands', 'scores', 'plan'], attention=['softmax', 'mpsa'],
+    path=['decoder layer 1', 'decoder layer 3', 'all paths', 'score map'], picture=['toy scene 2', 'toy scene 3', 'toy scene 4'])
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    return Segmenter.from_pretrained('toy', device='cpu')
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def shown(e):
+    "All pictures of the page as arrays"
+    files = [cell.children[1].value for panels in (e.front, e.back) for cell in panels.children]
+    return [np.asarray(Image.open(io.BytesIO(f))) for f in files]
+
+
+def lines(e): return [cell.children[2].value for cell in e.back.children]
+
+
+@pytest.mark.parametrize('handle', MOVES)
+def test_redraw_is_quick_and_seen(segmenter, one_thread, handle, record_property):
+    e, seconds = explore(segmenter), []
+    before = shown(e), lines(e)
+    for value in MOVES[handle]:
+        assert getattr(e.handles, handle).value != value
+        began = time.process_time()
+        getattr(e.handles, handle).value = value
+        seconds.append(time.process_time() - began)
+        after = shown(e), lines(e)
+        changed = [a.shape != b.shape or (a != b).any() for a, b in zip(before[0], after[0])]
+        assert any(changed) or len(before[0]) != len(after[0]), (handle, value)
+        before = after
+    record_property('milliseconds', [round(1000 * s) for s in seconds])
+    print(f'{handle}: median {1000 * statistics.median(seconds):.0f} ms, longest {1000 * max(seconds):.0f} ms')
+    assert statistics.median(seconds) < LIMIT, (handle, seconds)
+
+
+def test_only_what_depends_on_a_handle_is_done_again(segmenter, monkeypatch):
+    e, done = explore(segmenter), []
+    encoder, head, text = segmenter.model.image_encoder, e.probe._ask_head, segmenter.text
+    def note(*args): done.append('tokens')
+    hook = encoder.register_forward_hook(note)
+    monkeypatch.setattr(e.probe, '_ask_head', lambda o: done.append('head') or head(o))
+    monkeypatch.setattr(segmenter, 'text', lambda v: done.append('text') or text(v))
+
+    def after(handle, value):
+        done.clear()
+        getattr(e.handles, handle).value = value
+        return [*dict.fromkeys(done)]
+
+    try:
+        for handle, value in dict(opacity=.1, view='scores', path='all paths', row=0, blend=.1, penalty=.3, name='star').items():
+            assert after(handle, value) == [], handle
+        assert after('eps', .2) == after('iterations', '2') == after('attention', 'softmax') == ['head']
+        assert after('classes', 'sky, sand, bee') == ['text', 'head']
+        assert after('picture', 'toy scene 4') == ['tokens', 'head']
+    finally:
+        hook.remove()
+
+
+def test_labels_are_those_of_predict(segmenter):
+    e = explore(segmenter, classes='sky, sand, grass, star')
+    x = ToyScenes('val', 1)[0].image
+    assert (e._labels(x.shape[:2]) == segmenter.predict(x, 'sky, sand, grass, star').labels).all()
+    assert (e.figure('score map').get_figheight(), segmenter.model.config.eps) > (0, 0)
+
+
+def upload(name, content):
+    return ({'name': name, 'type': '', 'size': len(content), 'content': memoryview(content), 'last_modified': datetime.now()},)
+
+
+def jpeg(shape=(300, 500)):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)).save(f := io.BytesIO(), 'jpeg')
+    return f.getvalue()
+
+
+def test_photograph_is_uploaded(segmenter):
+    e = explore(segmenter)
+    before = shown(e)
+    e.handles.upload.value = upload('beach.jpg', jpeg())
+    assert e.handles.picture.value == 'beach.jpg' and e.probe.picture.shape == (300, 500, 3)
+    assert shown(e)[0].shape == (120, 200, 3) != before[0].shape
+    h, w = e.probe.grid
+    assert (e.handles.row.max, e.handles.column.max) == (h - 1, w - 1) and w > h
+    e.handles.picture.value = 'toy scene 2'
+    assert e.probe.grid == (12, 12)
+
+
+@pytest.mark.parametrize('file', [b'', b'no picture', jpeg()[:900]])
+def test_broken_photograph_is_told_and_nothing_is_lost(segmenter, file):
+    e = explore(segmenter)
+    before = shown(e)
+    e.handles.upload.value = upload('broken.jpg', file)
+    assert 'broken.jpg should be a whole picture' in e.message.value
+    assert all((a == b).all() for a, b in zip(before, shown(e))) and 'broken.jpg' not in e.handles.picture.options
+    e.handles.opacity.value = .2
+    assert 'broken.jpg' not in e.message.value
+
+
+@pytest.mark.parametrize('typed, says', [('sky, zebra', 'words that this CLIP learned'), ('sky,,sand', 'should have a name'),
+                                         ('sky, sky', 'should differ'), ('<b>x</b>', '&#x27;x&#x27;')])
+def test_wrong_classes_are_told_and_nothing_is_lost(segmenter, typed, says):
+    e = explore(segmenter, classes='sky, sand')
+    before = shown(e)
+    e.handles.classes.value = typed
+    assert says in e.message.value and '<b>' not in e.message.value
+    assert all((a == b).all() for a, b in zip(before, shown(e)))
+    assert e.probe.names == ['sky', 'sand'] and e.handles.classes.value == typed
+    e.handles.classes.value = 'sky, bee'
+    assert 'words' not in e.message.value and e.probe.names == ['sky', 'bee']
+
+
+def test_row_of_the_plan_is_shown(segmenter):
+    e = explore(segmenter)
+    e._point(0., .999)
+    assert (e.handles.row.value, e.handles.column.value) == (11, 0)
+    shares, _ = e.probe.paths(e.handles.name.value, **e.options)['score map'].row(11, 0)
+    assert [f'>{s:.0%}<' in line for s, line in zip(shares.tolist(), lines(e)[1:])] == [True] * len(shares)
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_mouse_is_watched_where_ipyevents_is_installed(monkeypatch):
+    import ipywidgets as widgets
+    told, picture = [], widgets.Image()
+    monkeypatch.setitem(sys.modules, 'ipyevents', None)
+    assert watch_mouse(picture, told.append) is False
+    class Event(SimpleNamespace):
+        def on_dom_event(self, heard): self.heard = heard
+    monkeypatch.setitem(sys.modules, 'ipyevents', SimpleNamespace(Event=Event))
+    assert watch_mouse(picture, lambda x, y: told.append((x, y)))
+    picture.mouse.heard(dict(relativeX=50, relativeY=20, boundingRectWidth=200, boundingRectHeight=20))
+    picture.mouse.heard(dict(relativeX=0, relativeY=0, boundingRectWidth=0, boundingRectHeight=0))
+    assert told == [(.25, 1)]
+
+
+def test_iterations_that_do_not_suffice_are_told(segmenter):
+    e = explore(segmenter)
+    assert e.message.value.count('stopped') == 0
+    e.handles.eps.value = .01
+    e.handles.iterations.value = '1'
+    one = shown(e)
+    e.handles.iterations.value = '200'
+    assert any((a != b).any() for a, b in zip(one, shown(e)))
+
+
+def test_figure_is_saved(segmenter):
+    e = explore(segmenter)
+    e.handles.save.click()
+    assert e.link.value.count('href="data:image/png;base64,') == 1 and 'score-map.png' in e.link.value
+    e.handles.path.value = 'all paths'
+    e.handles.save.click()
+    assert e.link.value.count('download=') == 4
+
+
+def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
+    own = load_vocab('toy')
+    vocab = own.with_(text_prompts=[[f'a photo of a {n}.', f'a small {n}.'] for n in own.names], templates=())
+    s = Segmenter(segmenter.model, vocab=vocab, recipe=segmenter.recipe, device='cpu')
+    titles = [c.children[0].value for c in explore(s).back.children[1:3]]
+    assert 'a photo of a' in titles[0] and 'a small' in titles[1]
+    small = explore_prompts(s.predict(ToyScenes('val', 1)[0].image))
+    assert 'a small' in small.children[1].children[3].children[0].value
+
+
+def test_background_has_no_prompts(segmenter):
+    small = explore_prompts(segmenter.predict(ToyScenes('val', 1)[0].image, 'sky, sand', background=.2))
+    assert len(small.children[0].children[0].options) == 2
