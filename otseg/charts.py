@@ -250,7 +250,7 @@ def _score_panel(ax, scores):
         values = ', '.join(f'{100 * scores[key][best]:.1f}' for key in names)
         label = f'best, step {scores["step"][best]:.0f}: {values}'
         ax.axvline(scores['step'][best], color=FAINT, linewidth=.7, linestyle=':', label=label)
-    ax.set(xlabel='step', ylabel='score (%)')
+    ax.set(xlabel='step', ylabel='score (%)', xlim=(0, 1.04 * scores['step'].max()))
 
 # %% ../nbs/09b_charts.ipynb #9f311a9d
 def _log_panels(fig, log):
@@ -261,7 +261,7 @@ def _log_panels(fig, log):
     top.set(yscale='log')
     for ax, key in zip(below, more):
         ax.plot(log['step'], log[key], color=LINES[1 + (key == 'norm')], linewidth=.8)
-        ax.set(ylabel='learning rate' if key == 'lr' else 'gradient norm')
+        ax.set(ylabel='learning\nrate' if key == 'lr' else 'gradient\nnorm')
         if key == 'norm': ax.set(yscale='log')
         else: ax.ticklabel_format(axis='y', scilimits=(0, 0))
     [top, *below][-1].set(xlabel='step')
