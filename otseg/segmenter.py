@@ -10,6 +10,7 @@ __all__ = ['LONGEST', 'PRECISIONS', 'Preparation', 'Segmenter', 'ClassMaps', 'Se
 
 # %% ../nbs/14b_segmenter.ipynb #9c0648f8
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from .checkpoint import load_checkpoint
-from .core import check, unknown_name
+from .checkpoint import load_checkpoint, save_checkpoint
+from .core import check, naming, unknown_name
 from .evaluate import SlidingOutput, predict_windows
+from .hub import HubModel
 from .model import OTSeg
 from .question import Question, mean_words, split_background, split_words
 from .recipes import Recipe, recipe_from_dict
@@ -52,7 +54,7 @@ class Preparation:
 # %% ../nbs/14b_segmenter.ipynb #06edcb57
 PRECISIONS = dict(no=None, bf16=torch.bfloat16, fp16=torch.float16)
 
-class Segmenter:
+class Segmenter(HubModel):
     "A model with all that it takes to segment a picture into any classes"
     def __init__(self,
         model: OTSeg,
@@ -78,7 +80,8 @@ class Segmenter:
     ) -> 'Segmenter':
         "Load a checkpoint"
         found = load_checkpoint(name, weights=weights)
-        recipe = found.info.get('recipe') and recipe_from_dict(found.info['recipe'])
+        with naming(found.folder/'config.json', 'hold the recipe of a run'):
+            recipe = found.info.get('recipe') and recipe_from_dict(found.info['recipe'])
         return cls(found.model, vocab=found.vocab, recipe=recipe, **kwargs)
 
     def text(self,
@@ -89,6 +92,26 @@ class Segmenter:
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
             self._text = key, self.model.config.encode(vocab).to(self.device)
         return self._text[1]
+
+# %% ../nbs/14b_segmenter.ipynb #6fdb0387
+@patch
+def _save_pretrained(self: Segmenter, save_directory):
+    "A checkpoint, for the mixin of the Hub"
+    save_checkpoint(self.model, save_directory, vocab=self.vocab, info=dict(recipe=self.recipe.to_dict()))
+
+@patch
+def card_facts(self: Segmenter) -> dict[str, str]:
+    "What the model's card tells: classes, CLIP, training"
+    r, c = self.recipe, self.model.config
+    facts = {'recipe': f'{r.name}, {r.setting}, {r.steps} steps, batch {r.batch_size}, seed {r.seed}',
+             'picture size': f'{r.image_size} pixels, windows every {r.stride}',
+             'CLIP': c.clip if isinstance(c.clip, str) else 'of its own (config.json)',
+             'weights of its image tower': Path(str(c.weights)).name,
+             'blend, seen penalty': f'{r.blend:g}, {r.seen_penalty:g}'}
+    if self.vocab is None: return facts
+    return facts | {'text prompts per class': str(self.vocab.n_prompts),
+                    'classes with labels': ', '.join(self.vocab.seen_names),
+                    'classes without any': ', '.join(self.vocab.unseen_names) or 'none'}
 
 # %% ../nbs/14b_segmenter.ipynb #a0af181e
 @patch

@@ -13,7 +13,7 @@ LIB, NBS = ROOT / 'otseg', ROOT / 'nbs'
 # library -> the rooms that may import it
 HOME = {
     'open_clip': {'clip'},
-    'huggingface_hub': {'checkpoint', 'clip'},  # clip: only to know when there is no network
+    'huggingface_hub': {'hub', 'checkpoint', 'clip'},  # clip: only to know when there is no network
     'torchmetrics': {'metrics'},
     'triton': {'fused'},
     'scipy': {'data'},  # MATLAB files
