@@ -161,7 +161,7 @@ def test_sound_package_passes(house):
     ('mix', 'from torchvision import io', 'torchvision is for layer 11 and up'),
     ('train', 'import open_clip', 'open_clip is at home in clip only'),
     ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in charts, figures only'),
-    ('mix', 'from huggingface_hub import hf_hub_download', 'huggingface_hub is at home in checkpoint, clip only'),
+    ('mix', 'from huggingface_hub import hf_hub_download', 'huggingface_hub is at home in checkpoint, clip, hub only'),
     ('mix', 'from torchmetrics import Metric', 'torchmetrics is at home in metrics only'),
     ('train', 'from otseg.core import *', 'import the names of otseg.core, not *'),
     ('stray', 'x = 1', 'stray.py: no notebook exports it'),
