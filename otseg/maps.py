@@ -12,7 +12,7 @@ import math, textwrap
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 
 from .charts import FAINT, INK, SCORES, UNSEEN, StyledFigure, as_array, panel, styled
 from .core import check, unknown_name

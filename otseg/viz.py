@@ -7,14 +7,15 @@ Docs: https://otseg.github.io/otseg/viz.html.md"""
 # %% auto #0
 __all__ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'plot_plan', 'plot_convergence',
            'plot_class_iou', 'plot_losses', 'colorize', 'overlay', 'plot_demo', 'plot_prompt_maps', 'plot_segmentation',
-           'explore_prompts']
+           'plot_run', 'plot_comparison', 'plot_twins', 'plot_layers', 'plot_diversity', 'explore_prompts']
 
 # %% ../nbs/16_viz.ipynb #13882418
 from .charts import DASHES, FAINT, INK, LINES, SCORES, SEEN, STYLE, UNSEEN
-from .charts import plot_class_iou, plot_convergence, plot_losses, plot_plan
-from .figures import colorize, overlay, plot_demo, plot_prompt_maps, plot_segmentation
+from .charts import plot_class_iou, plot_convergence, plot_losses, plot_plan, plot_run
+from .figures import colorize, overlay, plot_comparison, plot_demo, plot_prompt_maps, plot_segmentation
+from .maps import plot_diversity, plot_layers, plot_twins
 from .panels import explore_prompts
 
 _all_ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'plot_plan', 'plot_convergence',
          'plot_class_iou', 'plot_losses', 'colorize', 'overlay', 'plot_demo', 'plot_prompt_maps', 'plot_segmentation',
-         'explore_prompts']
+         'plot_run', 'plot_comparison', 'plot_twins', 'plot_layers', 'plot_diversity', 'explore_prompts']
