@@ -27,7 +27,8 @@ LOST = re.compile(r'gloo|nccl|TCPStore|c10d|[Cc]onnection (closed|reset|refused)
 
 @contextmanager
 def joined(
-    processes: int,  # How many there are
+    processes: int,         # How many there are
+    again: str='--resume',  # What the command needs when it is started again; '' = nothing
 ):
     "A lost connection between processes is one line that says what to do"
     try: yield
@@ -36,7 +37,7 @@ def joined(
         told = re.sub(r'^\[\S+:\d+\] ', '', (str(e).strip() or type(e).__name__).splitlines()[0])
         told = told.partition('. This is')[0].rstrip(' .')
         raise InputError(f'all {processes} processes should go on, got one that is lost ({told}). See what the others say, '
-                         'then start all of them again with --resume.') from None
+                         f'then start all of them again{" with " * bool(again)}{again}.') from None
 
 # %% ../nbs/13c_launch.ipynb #86cecdac
 def _forget_earlier():

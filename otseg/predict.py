@@ -162,7 +162,7 @@ def predict_folder(
     with tqdm(total=len(loader.dataset), disable=not (progress and a.is_main_process), unit=' pictures',
               desc=Path(folder).name + f', 1 of {a.num_processes} processes' * (a.num_processes > 1)) as bar:
         done, skipped = _work(read_batches(loader), seg, question, Path(output), bar, skip_bad, scoring)
-    with joined(a.num_processes): return _finish(output, a, done, skipped, before, skip_bad, began)
+    with joined(a.num_processes, ''): return _finish(output, a, done, skipped, before, skip_bad, began)
 
 # %% ../nbs/15_predict.ipynb #5b66b783
 USAGE = '''usage: python -m otseg.predict FOLDER --output FOLDER [--classes "road,sky"] [--option value ...]
