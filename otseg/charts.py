@@ -230,13 +230,13 @@ def plot_losses(
 def _numbers(path):
     "Columns of a CSV file of a run as arrays, and how many rows were damaged; a row in the making is not one"
     text = path.read_text(encoding='utf-8', errors='replace').replace('\0', '?')
-    head, *lines = csv.reader(text[:text.rfind('\n') + 1].splitlines() or [''])
+    head, *lines = [*csv.reader(text[:text.rfind('\n') + 1].splitlines())] or [()]
     rows = []
     for line in lines:
         try: row = [float(x) for x in line]
         except ValueError: continue
         if len(row) == len(head): rows.append(row)
-    return dict(zip(head, np.array(rows).reshape(-1, len(head)).T)), len(lines) - len(rows)
+    return dict(zip(head, np.array(rows).reshape(len(rows), len(head)).T)), len(lines) - len(rows)
 
 def _score_panel(ax, scores):
     "mIoU(S), mIoU(U) and hIoU over steps, and where the best weights were"
@@ -256,7 +256,8 @@ def _score_panel(ax, scores):
 def _log_panels(fig, log):
     "Loss, learning rate and norm of the gradient over steps"
     more = [key for key in ('lr', 'norm') if key in log]
-    top, *below = fig.subplots(1 + len(more), 1, sharex=True, height_ratios=[2.4] + [1] * len(more), squeeze=False)[:, 0]
+    ratios = [2.4] + [1] * len(more)
+    top, *below = fig.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
     _loss_panel(top, log['step'], log['loss'])
     top.set(yscale='log')
     for ax, key in zip(below, more):
@@ -275,10 +276,10 @@ def plot_run(
     "Loss, learning rate and gradient norm of a run over its steps, and its scores with the best marked"
     folder, tables, lost = Path(folder), {}, 0
     check((folder/'log.csv').is_file(), f'{folder} should be the folder of a run, with log.csv', 'none')
-    for name, needed in (('log', {'step', 'loss'}), ('scores', {'step', 'miou_seen', 'miou_unseen', 'hiou', 'miou', 'best'})):
+    for name, needed in dict(log='loss, step', scores='best, hiou, miou, miou_seen, miou_unseen, step').items():
         if not (path := folder/f'{name}.csv').is_file(): continue
         tables[name], bad = _numbers(path)
-        check(needed <= {*tables[name]}, f'{path} should have the columns {", ".join(sorted(needed))}', [*tables[name]][:9])
+        check({*needed.split(', ')} <= {*tables[name]}, f'{path} should have the columns {needed}', [*tables[name]][:9])
         lost += bad
     check(len(tables['log']['step']), f'{folder}/log.csv should hold at least one whole row', f'{lost} damaged rows')
     scored = 'scores' in tables and len(tables['scores']['step']) > 0

@@ -1,4 +1,4 @@
-"""How different the prompt maps of a model are over a data set: score map and every decoder layer, seen and unseen classes apart
+"""How different the prompt maps of a model are over a data set: each path and layer, seen and unseen classes apart
 
 Docs: https://otseg.github.io/otseg/diversity.html.md"""
 

@@ -154,7 +154,8 @@ def plot_comparison(
           f'{len(images)} and {len(columns)}')
     for title, maps in columns.items():
         check(title != 'image', '`columns` should not be called "image", which the pictures are', title)
-        check(len(maps) == len(images), f'`columns[{title!r}]` should hold {len(images)} label maps, one per picture', len(maps))
+        check(len(maps) == len(images), f'`columns[{title!r}]` should hold {len(images)} label maps, one per picture',
+              len(maps))
     scenes = [dict(image=x) | {title: maps[i] for title, maps in columns.items()} for i, x in enumerate(images)]
     heights = sum(_aspect(x) for x in images)
     column = min(width / (1 + len(columns)), 8.4 / heights, 2.1)

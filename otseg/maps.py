@@ -19,7 +19,7 @@ from .core import check, unknown_name
 from .figures import enlarge_maps, map_panel, score_bar
 from .metrics import prompt_diversity
 
-# %% ../nbs/09d_maps.ipynb #a7eed707
+# %% ../nbs/09d_maps.ipynb #a6b1d6cb
 def _told(maps):
     "Diversity of the maps of a class, in three lines"
     d = prompt_diversity(torch.as_tensor(as_array(maps)))
@@ -34,34 +34,48 @@ def _row(fig, cells, bar, x, full, norm, titles, alpha, outline):
     scale.ax.tick_params(labelsize=6, length=2, pad=1.5)
     scale.ax.locator_params(nbins=4)
 
+def _name_row(ax, name, maps):
+    "Name of a row and its numbers below"
+    label, place = textwrap.fill(name, 15), dict(xycoords='axes fraction', textcoords='offset points', va='top')
+    ax.annotate(label, (0, 1), (0, 0), weight='bold', **place)
+    ax.annotate(_told(maps), (0, 1), (0, -10 * label.count('\n') - 12), size=6.5, **place)
+
+# %% ../nbs/09d_maps.ipynb #5abf6060
+def _map_grid(aspect, n, rows, titles, class_name):
+    "A figure for rows of n maps and their mean: its parts for picture and maps, the axes of the maps, wrapped titles"
+    lines = math.ceil((n + 1) / 9)
+    per = math.ceil((n + 1) / lines)
+    cell = min(1., 4.4 / per, 1.2 / aspect)
+    wide = max(cell, .48)                                # a title needs so much, whatever the picture's aspect
+    titles = [textwrap.fill(t.replace('{}', class_name), int(17 * wide), max_lines=4, placeholder=' …')
+              for t in titles]
+    heads = .13 * max(t.count('\n') + 1 for t in titles)
+    height = (max(cell * aspect, .62) + .1) * lines * rows + heads * lines
+    fig = StyledFigure(per * wide + 2.75, max(height, 1.1 * aspect + .5))
+    left, right = fig.subfigures(1, 2, width_ratios=[1.15, per * wide + 1.6])
+    ratios = [.95 / wide, *[1] * per, .05 / wide]
+    axes = right.subplots(lines * rows, per + 2, width_ratios=ratios, squeeze=False)
+    return fig, left, right, axes.reshape(rows, lines, per + 2), titles
+
 def _map_rows(image, rows, text_prompts, class_name, unseen, one_scale, alpha, outline):
     "The picture, and rows of maps: name, numbers, maps, scale"
     n = len(text_prompts)
-    check(len(rows) > 0 and n > 0, 'there should be at least one row of maps and one text prompt', f'{len(rows)} and {n}')
+    check(len(rows) > 0 and n > 0, 'there should be at least one row of maps and one text prompt',
+          f'{len(rows)} and {n}')
     check(0 <= alpha <= 1, '`alpha` should be in 0..1', alpha)
     large = {name: enlarge_maps(image, maps, n, outline) for name, maps in rows.items()}
-    ends = [e for *_, e in large.values()]
-    one = (min(e[0] for e in ends), max(e[1] for e in ends)) if one_scale else None
-    lines = math.ceil((n + 1) / 9)
-    per, (x, *_) = math.ceil((n + 1) / lines), next(iter(large.values()))
-    aspect = x.shape[0] / x.shape[1]
-    cell = min(1., 4.4 / per, 1.2 / aspect)
-    titles = [textwrap.fill(t.replace('{}', class_name), int(17 * cell), max_lines=4, placeholder=' …') for t in text_prompts]
-    titles.append(f'mean of {n}')
-    high = .13 * max(t.count('\n') + 1 for t in titles)
-    fig = StyledFigure(per * cell + 2.75, max((cell * aspect + .08) * lines * len(rows) + high * lines, 1.1 * aspect + .5))
-    left, right = fig.subfigures(1, 2, width_ratios=[1.15, per * cell + 1.6])
+    x, ends = next(iter(large.values()))[0], [e for *_, e in large.values()]
+    one = (min(low for low, _ in ends), max(high for _, high in ends)) if one_scale else None
+    prompts = [*text_prompts, f'mean of {n}']
+    fig, left, right, axes, titles = _map_grid(x.shape[0] / x.shape[1], n, len(rows), prompts, class_name)
     panel(left.subplots(), x, f'{class_name}\n({"unseen" if unseen else "seen"})')
     left.axes[0].title.set(color=UNSEEN if unseen else INK, weight='bold')
-    axes = right.subplots(lines * len(rows), per + 2, width_ratios=[.95 / cell, *[1] * per, .08], squeeze=False)
-    for i, (name, (_, full, own)) in enumerate(large.items()):
-        block = axes[i * lines:(i + 1) * lines]
+    for i, (block, (name, (_, full, own))) in enumerate(zip(axes, large.items())):
         for ax in (*block[:, 0], *block[1:, -1]): ax.set_axis_off()
-        block[0, 0].text(0, .97, textwrap.fill(name, 15), va='top', weight='bold', transform=block[0, 0].transAxes)
-        block[0, 0].text(0, .03, _told(rows[name]), va='bottom', size=6.5, color=INK, transform=block[0, 0].transAxes)
-        heads = titles if i == 0 or lines > 1 else [None] * (n + 1)
-        _row(right, block[:, 1:-1].ravel(), block[0, -1], x, full, one or own, heads, alpha, outline)
-        block[:, 1:-1].ravel()[n].title.set_weight('bold')
+        _name_row(block[0, 0], name, rows[name])
+        cells, heads = block[:, 1:-1].ravel(), titles if i == 0 or len(block) > 1 else [None] * (n + 1)
+        _row(right, cells, block[0, -1], x, full, one or own, heads, alpha, outline)
+        cells[n].title.set_weight('bold')
     return fig
 
 # %% ../nbs/09d_maps.ipynb #7a24f319

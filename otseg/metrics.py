@@ -164,7 +164,7 @@ class PromptDiversity:
     "How different the prompt maps of a class are; one value per class"
     correlation: Float[Tensor, "*k"]   # Mean pairwise Pearson correlation in [-1, 1]; lower is more diverse
     js_distance: Float[Tensor, "*k"]   # Mean pairwise Jensen-Shannon distance in [0, 1]; higher is more diverse
-    overlap: Float[Tensor, "*k"]       # Mean pairwise IoU of the tenth of largest pixels in [0, 1]; lower is more diverse
+    overlap: Float[Tensor, "*k"]       # Mean pairwise IoU of each map's largest tenth in [0, 1]; lower is more diverse
     entropy: Float[Tensor, "*k"]       # Mean entropy of a map's mass in [0, 1]; how widely a prompt looks
     split_entropy: Float[Tensor, "*k"] # Mean entropy of a pixel's mass over prompts in [0, 1]; lower is more diverse
 

@@ -1,5 +1,7 @@
 "Figures: headless, leaving nothing behind, legible, apart for colour-blind readers; widgets redraw"
 import io, subprocess, sys, warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,8 +26,21 @@ def scene(height=60, width=80):
 
 def maps(n=3): return rng.normal(size=(n, 6, 8)).astype(np.float32)
 
+def run_folder(path, steps=60, scored=3):
+    "A run in progress: the last line of its log is being written"
+    log = ''.join(f'{i},{9 / (i + 1):g},{1e-3:g},{50 / (i + 1):g}\n' for i in range(1, steps))
+    (path / 'log.csv').write_text('step,loss,lr,norm\n' + log + f'{steps},0.1')
+    scores = ''.join(f'{20 * i},.6,{.4 + .1 * (i == 2)},{.5 + .1 * (i == 2)},.5,.9,{.5 + .1 * (i > 1)}\n'
+                     for i in range(1, scored + 1))
+    (path / 'scores.csv').write_text('step,miou_seen,miou_unseen,hiou,miou,pixel_accuracy,best\n' + scores)
+    return path
+
+def plot_written_run(**kwargs):
+    with TemporaryDirectory() as folder: return viz.plot_run(run_folder(Path(folder)), **kwargs)
+
 def every_figure():
     (x, y), note = scene(), 'Random numbers, seed 0.'
+    pairs, layers = np.corrcoef(maps().reshape(3, -1)), {'score map': maps(), 'decoder layer 1': maps()}
     sample = dict(image=x, truth=y, prediction=y[::-1])
     class_map = dict(image=x, prompt_maps=maps(), text_prompts=TEMPLATES, class_name='kelp', unseen=True)
     return dict(
@@ -35,6 +50,11 @@ def every_figure():
         plan=lambda: viz.plot_plan(np.full((48, 3), 1 / 144), (6, 8), note=note),
         convergence=lambda: viz.plot_convergence({'a': [.1, .01, 0.], 'b': torch.tensor([.1, .02])}, 1e-3, note=note),
         class_iou=lambda: viz.plot_class_iou([.5, np.nan, .2, 1.], NAMES, (3,), note=note),
+        comparison=lambda: viz.plot_comparison([x, x], dict(truth=[y, y], CLIP=[y[::-1], y]), NAMES, PALETTE, (3,), note=note),
+        twins=lambda: viz.plot_twins(x, dict(MPSA=maps(), softmax=maps()), TEMPLATES, 'kelp', True, outline=y == 1, note=note),
+        layers=lambda: viz.plot_layers(x, layers, TEMPLATES, 'kelp', outline=y == 1, note=note),
+        diversity=lambda: viz.plot_diversity(dict(MPSA=pairs, softmax=pairs**2), TEMPLATES, note=note),
+        run=lambda: plot_written_run(note=note),
         losses=lambda: viz.plot_losses([dict(step=i, loss=1 / (i + 1), lr=.1) for i in range(50)], note=note))
 
 def png(fig):
@@ -116,6 +136,78 @@ def test_scale_is_shared_and_can_be_given():
         assert limits == {expected or (float(m.min()), float(m.max()))}
     png(viz.plot_prompt_maps(x, np.zeros((3, 6, 8)), TEMPLATES, 'constant'))
 
+def extents(fig, texts):
+    fig.draw_without_rendering()
+    return [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text() and t.get_visible()]
+
+@pytest.mark.parametrize('n', [1, 3, 6, 8, 12])
+@pytest.mark.parametrize('size', [(60, 80), (120, 40), (40, 120)])
+def test_rows_of_maps_hold_any_number_of_prompts_without_overlap(n, size):
+    x, y = scene(*size)
+    prompts = [f'a photo of number {j} of a {{}}.' for j in range(n)]
+    for fig in (viz.plot_twins(x, dict(MPSA=maps(n), softmax=maps(n)), prompts, 'sand', True, outline=y == 1),
+                viz.plot_layers(x, {f'decoder layer {l}': maps(n) for l in (1, 2, 3)}, prompts, 'sand')):
+        png(fig)
+        axes = [a for part in fig.subfigs for a in part.axes if a.axison]
+        found = extents(fig, [a.title for a in axes] + [t for part in fig.subfigs for a in part.axes for t in a.texts])
+        for i, (a, one) in enumerate(found):
+            assert not [b for b, other in found[:i] if one.overlaps(other)], (a, n, size)
+        assert fig.get_figwidth() < 7.3
+
+def test_a_row_has_its_own_scale_unless_asked():
+    x, _ = scene()
+    twins = dict(MPSA=maps(), softmax=5 * maps())
+    ends = [(float(m.min()), float(m.max())) for m in twins.values()]
+    for one, expected in ((False, [*{*ends}]), (True, [ends[1]])):
+        fig = viz.plot_twins(x, twins, TEMPLATES, 'a', one_scale=one)
+        found = {ax.images[1].get_clim() for ax in fig.subfigs[1].axes if len(ax.images) > 1}
+        assert np.allclose(sorted(found), sorted(expected))
+
+def test_numbers_beside_twins_are_those_of_the_metric():
+    x, _ = scene()
+    one = maps(1)[0]
+    fig = viz.plot_twins(x, dict(same=np.stack([one, 2 * one + 1]), opposite=np.stack([one, -one])), TEMPLATES[:2], 'a')
+    told = [t.get_text() for a in fig.subfigs[1].axes for t in a.texts]
+    assert told[1] == 'correlation 1.00\nJS distance 0.00\noverlap 1.00'
+    assert told[3].startswith('correlation -1.00\nJS distance 0.') and told[3].endswith('overlap 0.00')
+
+def test_matrix_tells_every_pair_and_its_mean():
+    m = np.array([[1, .5, -.2], [.5, 1, .1], [-.2, .1, 1]])
+    fig = viz.plot_diversity(dict(a=m, b=abs(m)), TEMPLATES)
+    cells = [[t.get_text() for t in ax.texts] for ax in fig.axes[:2]]
+    assert cells[0] == ['0.50', '-0.20', '0.50', '0.10', '-0.20', '0.10'] and cells[1][1] == '0.20'
+    assert [ax.get_title() for ax in fig.axes[:2]] == ['a, mean 0.13', 'b, mean 0.27']
+    assert fig.axes[0].images[0].get_clim() == fig.axes[1].images[0].get_clim() == (-1, 1)
+
+def test_run_in_progress_and_damaged_rows(tmp_path):
+    fig = viz.plot_run(run_folder(tmp_path))
+    loss, scores = fig.subfigs[0].axes[0].lines[0].get_xdata(), fig.subfigs[1].legends[0].get_texts()
+    assert loss[-1] == 59 and len(loss) == 59 and scores[-1].get_text() == 'best, step 40: 60.0, 50.0, 60.0'
+    text = (tmp_path / 'log.csv').read_bytes().split(b'\n')
+    text[3], text[5], text[7] = b'\x00\xff,1,1,1', b'6,1.5', b'8,9,9,9,9'
+    (tmp_path / 'log.csv').write_bytes(b'\n'.join(text))
+    fig = viz.plot_run(tmp_path)
+    assert len(fig.subfigs[0].axes[0].lines[0].get_xdata()) == 56
+    assert fig.subfigs[0].get_suptitle() == '3 damaged rows left out'
+    (tmp_path / 'scores.csv').unlink()
+    assert len(viz.plot_run(tmp_path).subfigs) == 1
+    (tmp_path / 'log.csv').write_bytes(b'')
+    with pytest.raises(InputError, match='log.csv should have the columns loss, step'): viz.plot_run(tmp_path)
+
+def test_run_without_unseen_classes_shows_the_mean(tmp_path):
+    run_folder(tmp_path)
+    head = 'step,miou_seen,miou_unseen,hiou,miou,pixel_accuracy,best\n'
+    (tmp_path / 'scores.csv').write_text(head + '20,.6,nan,nan,.6,.9,.6\n40,.7,nan,nan,.7,.9,.7\n')
+    names = [t.get_text() for t in viz.plot_run(tmp_path).subfigs[1].legends[0].get_texts()]
+    assert names == ['mIoU', 'best, step 40: 70.0']
+
+def test_comparison_takes_pictures_of_any_size():
+    shapes = [(60, 80), (90, 40), (30, 100)]
+    pictures, truths = zip(*(scene(*s) for s in shapes))
+    fig = viz.plot_comparison([*pictures], {'truth': truths, 'a': truths, 'b': truths}, NAMES, PALETTE, (3,))
+    assert len(fig.subfigs[0].axes) == 12 and png(fig).std() > 5
+    assert [ax.get_title() for ax in fig.subfigs[0].axes[:4]] == ['image', 'truth', 'a', 'b']
+
 def test_means_of_class_iou_leave_absent_classes_out():
     fig = viz.plot_class_iou([.5, np.nan, .2, 1.], NAMES, (3,))
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ['seen, mIoU(S) = 35.0', 'unseen, mIoU(U) = 100.0']
@@ -134,6 +226,13 @@ def test_means_of_class_iou_leave_absent_classes_out():
     (lambda x, y: viz.plot_prompt_maps(x, maps(), TEMPLATES, 'a', alpha=2), '`alpha`'),
     (lambda x, y: viz.plot_plan(np.ones((1, 4, 2))), r'`plan` should be \(m, n\), got \(1, 4, 2\)\. Take one'),
     (lambda x, y: viz.plot_class_iou([50.], ['a']), r'in 0\.\.1, got up to 50\. Divide percentages'),
+    (lambda x, y: viz.plot_comparison([x], dict(a=[y, y]), NAMES, PALETTE), r"columns\['a'\]` should hold 1 label maps"),
+    (lambda x, y: viz.plot_comparison([x], dict(a=[y[1:]]), NAMES, PALETTE), '`a` should have the size'),
+    (lambda x, y: viz.plot_twins(x, dict(a=maps(4)), TEMPLATES, 'a'), r'with n = 3, one per text prompt, got \(4, 6, 8\)'),
+    (lambda x, y: viz.plot_layers(x, {}, TEMPLATES, 'a'), 'at least one row of maps'),
+    (lambda x, y: viz.plot_diversity(dict(a=np.eye(2)), TEMPLATES), r'should be \(3, 3\), one line per text prompt'),
+    (lambda x, y: viz.plot_diversity(dict(a=np.eye(3)), TEMPLATES, 'cosine'), 'cosine'),
+    (lambda x, y: viz.plot_run('nowhere'), 'nowhere should be the folder of a run, with log.csv'),
     (lambda x, y: viz.plot_losses([]), '`rows` should be dicts')])
 def test_wrong_input_is_told(wrong, message):
     with pytest.raises(InputError, match=message): wrong(*scene())
