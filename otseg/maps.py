@@ -17,11 +17,11 @@ from jaxtyping import Bool, UInt8
 from .charts import FAINT, INK, SCORES, UNSEEN, StyledFigure, as_array, panel, styled
 from .core import check, unknown_name
 from .figures import enlarge_maps, map_panel, score_bar
-from .metrics import prompt_diversity
 
 # %% ../nbs/09d_maps.ipynb #a6b1d6cb
 def _told(maps):
     "Diversity of the maps of a class, in three lines"
+    from otseg.metrics import prompt_diversity  # here, since torchmetrics opens pyplot, which no figure needs
     d = prompt_diversity(torch.as_tensor(as_array(maps)))
     named = [('correlation', d.correlation), ('JS distance', d.js_distance), ('overlap', d.overlap)]
     return '\n'.join(f'{name} {"-" if v.isnan() else f"{float(v):.2f}"}' for name, v in named)
