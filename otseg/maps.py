@@ -24,7 +24,7 @@ def _told(maps):
     from otseg.metrics import prompt_diversity  # here, since torchmetrics opens pyplot, which no figure needs
     d = prompt_diversity(torch.as_tensor(as_array(maps)))
     named = [('correlation', d.correlation), ('JS distance', d.js_distance), ('overlap', d.overlap)]
-    return '\n'.join(f'{name} {"-" if v.isnan() else f"{float(v):.2f}"}' for name, v in named)
+    return '\n'.join(f'{name} {"-" if v.isnan() else f"{round(float(v), 2) + 0:.2f}"}' for name, v in named)
 
 def _row(fig, cells, bar, x, full, norm, titles, alpha, outline):
     "Maps of one row, and its scale"
