@@ -11,7 +11,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data lab export clean prepare readme lint docs
+.PHONY: help setup demo test test-data test-browser lab export clean prepare readme lint docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ test-data: export HF_HUB_OFFLINE = 1
 test-data: $(STAMP)  ## the checks that need the shared data folder (OTSEG_SHARED)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) --flags data
 	OMP_NUM_THREADS=$(WORKERS) MPLBACKEND=Agg $(BIN)/python -m pytest -m data
+
+# The browser itself comes from the system: chromium on the PATH, or OTSEG_CHROMIUM. OTSEG_SHOTS keeps screenshots.
+test-browser: $(STAMP)  ## the explorer in JupyterLab and as a page, in headless Chromium
+	$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -e ".[browser]"
+	MPLBACKEND=Agg $(BIN)/python -m pytest -m browser tests/test_browser.py
 
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir nbs

@@ -34,18 +34,17 @@ UPLOAD = 100 * 2**20  # bytes of a photograph at most
 def server_options(
     port: int,         # Of localhost
     no_browser: bool,  # Open no browser
-) -> list[str]:
+) -> dict:
     "What Voilà is told"
-    limit = json.dumps(dict(websocket_max_message_size=UPLOAD))
-    return [str(asset_path('app/otseg.ipynb')), '--Voila.ip=127.0.0.1', f'--port={port}', '--port_retries=0',
-            f'--Voila.tornado_settings={limit}', *['--no-browser'] * no_browser]
+    return dict(argv=[str(asset_path('app/otseg.ipynb'))], ip='127.0.0.1', port=port, port_retries=0,
+                open_browser=not no_browser, tornado_settings=dict(websocket_max_message_size=UPLOAD))
 
-def _serve(argv):
+def _serve(options):
     try: from voila.app import Voila
     except ImportError:
         raise InputError('the page should have Voilà to serve it, which is not installed. '
                          'Run: pip install "otseg[app]"') from None
-    Voila.launch_instance(argv=argv)
+    Voila.launch_instance(**options)
 
 @call_parse
 @command

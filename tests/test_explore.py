@@ -1,5 +1,6 @@
 "The explorer without a browser: every handle changes the pixels, and does so before the eye waits"
 import io, statistics, sys, time
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -160,9 +161,14 @@ def test_mouse_is_watched_where_ipyevents_is_installed(monkeypatch):
     assert told == [(.25, 1)]
 
 
-def test_iterations_that_do_not_suffice_are_told(segmenter):
+def test_iterations_that_do_not_suffice_are_told(segmenter, monkeypatch):
+    assert 'stopped' not in explore(segmenter).message.value
+    monkeypatch.setattr(segmenter.model, 'config', replace(segmenter.model.config, max_iter=1))
+    assert 'stopped after 1 iterations' in explore(segmenter).message.value
+
+
+def test_a_small_eps_takes_many_iterations(segmenter):
     e = explore(segmenter)
-    assert e.message.value.count('stopped') == 0
     e.handles.eps.value = .01
     e.handles.iterations.value = '1'
     one = shown(e)
@@ -174,6 +180,10 @@ def test_figure_is_saved(segmenter):
     e = explore(segmenter)
     e.handles.save.click()
     assert e.link.value.count('href="data:image/png;base64,') == 1 and 'score-map.png' in e.link.value
+    e.handles.upload.value = upload('large.jpg', jpeg((3000, 4000)))
+    began = time.process_time()
+    e.handles.save.click()
+    assert time.process_time() - began < 5
     e.handles.path.value = 'all paths'
     e.handles.save.click()
     assert e.link.value.count('download=') == 4
