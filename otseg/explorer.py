@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/explorer.html.md"""
 __all__ = ['ITERATIONS', 'VIEWS', 'UNITS', 'ALL', 'PRINT', 'make_handles', 'Explorer', 'explore']
 
 # %% ../nbs/16a_explorer.ipynb #1e65f4c4
-import base64, html, io
+import base64, html, io, math
 from types import SimpleNamespace
 
 import ipywidgets as widgets
@@ -39,6 +39,8 @@ def make_handles(
 ) -> SimpleNamespace:
     "Everything that can be moved"
     c, r, (h, w) = probe.model.config, probe.segmenter.recipe, probe.grid
+    plain = 'softmax' if c.attention == 'mpsa' else c.attention  # "dot" stays what it is
+    attentions = {'Sinkhorn (transport)': 'mpsa', 'softmax (no transport)': plain}
     def slide(text, value, high=1., step=.05):
         return labelled(widgets.FloatSlider, text, value=value, max=high, step=step)
     own = '' if probe.segmenter.vocab is None else f'as in training: {", ".join(probe.segmenter.vocab.names)}'
@@ -49,12 +51,12 @@ def make_handles(
         name=labelled(widgets.Dropdown, 'class', options=probe.names),
         path=labelled(widgets.Dropdown, 'path', options=[*probe.path_names, ALL]),
         view=labelled(widgets.Dropdown, 'maps of', options=VIEWS),
-        attention=labelled(widgets.Dropdown, 'attention', value='mpsa' if c.attention == 'mpsa' else 'softmax',
-                        options={'Sinkhorn (transport)': 'mpsa', 'softmax (no transport)': 'softmax'}),
-        eps=labelled(widgets.FloatLogSlider, 'ε', value=c.eps, min=-2, max=0, step=.05, readout_format='.3f'),
+        attention=labelled(widgets.Dropdown, 'attention', options=attentions, value=c.attention),
+        eps=labelled(widgets.FloatLogSlider, 'ε', value=c.eps, min=min(-2., math.log10(c.eps)),
+                     max=max(0., math.log10(c.eps)), step=.05, readout_format='.3f'),
         iterations=labelled(widgets.SelectionSlider, 'iterations', options=ITERATIONS, value=ITERATIONS[-1]),
         blend=slide('blend λ', .5 if r.blend is None else r.blend),
-        penalty=slide('seen penalty', r.seen_penalty, .5, .01),
+        penalty=slide('seen penalty', r.seen_penalty, max(.5, r.seen_penalty), .01),
         opacity=slide('opacity', .75), row=labelled(widgets.IntSlider, 'row', value=h // 2, max=h - 1),
         column=labelled(widgets.IntSlider, 'column', value=w // 2, max=w - 1),
         save=widgets.Button(description='save figure', layout=dict(width='auto')))
@@ -72,7 +74,8 @@ class Explorer(widgets.VBox):
         asked = classes if isinstance(classes, str) else ', '.join(map('|'.join, self.probe.question.words.values()))
         self.handles = h = make_handles(self.probe, [*self.pictures], '' if classes is None else asked)
         self.asked = h.classes.value
-        self.link, self.legend, self.message = widgets.HTML(), widgets.HTML(), widgets.HTML(layout=dict(min_height='22px'))
+        self.link, self.legend = widgets.HTML(), widgets.HTML()
+        self.message = widgets.HTML(layout=dict(min_height='22px'))
         self.front, self.back = Panels(200, self._point), Panels(150, self._point)
         left = widgets.VBox([*vars(h).values(), self.link], layout=dict(flex='0 0 310px', max_width='100%'))
         right = widgets.VBox([self.message, self.front, self.legend, self.back],

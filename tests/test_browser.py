@@ -90,12 +90,14 @@ class Seen:
 
     def ready(self):
         "Wait for the explorer; what stands there instead of it is told"
+        began = time.monotonic()
         try:
             self.page.locator('.widget-gridbox img').nth(5).wait_for(timeout=START)
         except Exception:
             self.shot('not-ready')
             pytest.fail(f'no explorer, but\n{self.page.inner_text("body")[-3000:]}\n{self.said}')
         self.settled()
+        print(f'explorer: there after {time.monotonic() - began:.1f} s')
 
     def settled(self):
         "Wait until all pictures are there and stay the same"
