@@ -216,7 +216,7 @@ def sinkhorn(
 
 def _check_arguments(cost, eps, max_iter, method, grad):
     check(cost.ndim == 3, '`cost` should be (b, m, n)', tuple(cost.shape), 'Add a batch axis with `cost[None]`.')
-    check(eps > 0, '`eps` should be positive', eps, 'The paper uses 0.05.')
+    check(eps > 0, '`eps` should be positive', eps, 'Published runs use 0.05.')
     check(max_iter >= 1, '`max_iter` should be at least 1', max_iter)
     check(all(cost.shape), '`cost` should have no empty axis', tuple(cost.shape))
     if method not in METHODS: raise unknown_name('method', method, METHODS)
