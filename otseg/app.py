@@ -8,25 +8,29 @@ Docs: https://otseg.github.io/otseg/app.html.md"""
 __all__ = ['ASKED', 'UPLOAD', 'page', 'server_options', 'app']
 
 # %% ../nbs/18_app.ipynb #d0326f4f
-import json, os
+import json, os, socket
 from pathlib import Path
 from typing import Annotated
 
+import ipywidgets as widgets
 from fastcore.script import call_parse
 
 from .checkpoint import find_checkpoint
 from .core import InputError, asset_path, check, command
-from .explorer import Explorer, explore
+from .explorer import explore
+from .panels import told_line
 from .segmenter import Segmenter
 
 # %% ../nbs/18_app.ipynb #6416c49b
 ASKED = 'OTSEG_APP'  # environment variable: checkpoint, weights and classes as JSON
 
-def page() -> Explorer:
-    "The explorer that `otseg-app` was asked for"
+def page() -> widgets.Widget:
+    "The explorer that `otseg-app` was asked for, or why there is none"
     asked = json.loads(os.environ.get(ASKED, '{}'))
-    segmenter = Segmenter.from_pretrained(asked.get('checkpoint', 'toy'), weights=asked.get('weights'))
-    return explore(segmenter, classes=asked.get('classes'))
+    try:
+        segmenter = Segmenter.from_pretrained(asked.get('checkpoint', 'toy'), weights=asked.get('weights'))
+        return explore(segmenter, classes=asked.get('classes'))
+    except InputError as e: return widgets.HTML(told_line(str(e), wrong=True))
 
 # %% ../nbs/18_app.ipynb #3a6c6bc2
 UPLOAD = 100 * 2**20  # bytes of a photograph at most
@@ -57,6 +61,8 @@ def app(
 ):
     "Serve the explorer as a page on this machine"
     check(0 < port < 2**16, '--port should be a number in 1..65535', port)
+    with socket.socket() as s: free = s.connect_ex(('127.0.0.1', port)) != 0
+    check(free, f'port {port} should be free', 'one that is in use', 'Pass another --port.')
     asked = dict(checkpoint=str(find_checkpoint(checkpoint).resolve()), classes=classes, weights=weights)
     if weights and Path(weights).is_file(): asked['weights'] = str(Path(weights).resolve())
     os.environ[ASKED] = json.dumps(asked)

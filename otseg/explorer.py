@@ -16,11 +16,11 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 
-from .charts import FAINT, UNSEEN, StyledFigure, as_array
+from .charts import UNSEEN, StyledFigure, as_array
 from .core import InputError
 from .figures import plot_prompt_maps
 from .live import edge, frame, grey, heat, shrink, tint
-from .panels import Panels, labelled, prompt_cells, share_bar, title_line
+from .panels import Panels, labelled, prompt_cells, share_bar, title_line, told_line
 from .probe import PathMaps, Probe
 from .segmentation import load_photograph
 from .segmenter import Segmenter
@@ -93,11 +93,8 @@ class Explorer(widgets.VBox):
         def run(change=None):
             if self.quiet: return
             try: do()
-            except InputError as e: self._say(str(e), '#B00020')
+            except InputError as e: self.message.value = told_line(str(e), wrong=True)
         return run
-
-    def _say(self, text, colour=FAINT):
-        self.message.value = f'<div style="color:{colour};line-height:1.3">{html.escape(text)}</div>'
 
 # %% ../nbs/16a_explorer.ipynb #2ae42752
 @patch
@@ -234,7 +231,7 @@ def _tell(self: Explorer):
     self.legend.value = f'<div style="line-height:1.7">{"".join(items)}</div>{title_line(where)}'
     notes = [*self.probe.answer(**self.options).notes]
     if h.classes.value != self.asked: notes.append(f'The classes are still {", ".join(self.probe.names)}.')
-    self._say(' '.join(notes))
+    self.message.value = told_line(' '.join(notes))
 
 # %% ../nbs/16a_explorer.ipynb #f2bcc6b6
 PRINT = 640  # longest side of the picture in a saved figure, where each of its panels has some 300 dots

@@ -199,6 +199,18 @@ def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
     assert 'a small' in small.children[1].children[3].children[0].value
 
 
+def test_the_small_explorer_redraws_as_quickly(segmenter, one_thread):
+    small, seconds = explore_prompts(segmenter.predict(ToyScenes('val', 1)[0].image)), []
+    (menu, path, opacity), panels = small.children[0].children, small.children[1]
+    def now(): return [bytes(cell.children[1].value) for cell in panels.children]
+    for handle, value in ((opacity, .2), (menu, 3), (path, 'decoder layer 1'), (opacity, .5), (menu, 5)):
+        before, began = now(), time.process_time()
+        handle.value = value
+        seconds.append(time.process_time() - began)
+        assert now() != before
+    assert statistics.median(seconds) < LIMIT, seconds
+
+
 def test_background_has_no_prompts(segmenter):
     small = explore_prompts(segmenter.predict(ToyScenes('val', 1)[0].image, 'sky, sand', background=.2))
     assert len(small.children[0].children[0].options) == 2

@@ -18,7 +18,7 @@ HOME = {
     'triton': {'fused'},
     'scipy': {'data'},  # MATLAB files
     'matplotlib': {'charts', 'figures'},
-    'ipywidgets': {'panels', 'explorer'},
+    'ipywidgets': {'panels', 'explorer', 'app'},
     'ipyevents': {'panels'},  # the mouse over a picture; not required
     'voila': {'app'},  # not required
     'IPython': {'charts'},
