@@ -1,4 +1,5 @@
 "Every notebook is a page: it becomes HTML, shows no error, and its links lead somewhere"
+import importlib.util
 import json
 import re
 from html import unescape
@@ -34,3 +35,14 @@ def test_links(path):
     for target in re.findall(r'\]\(([^)#\s]+)', re.sub(r'`[^`]*`', '', text)):
         if re.match(r'\w+:', target): continue
         assert (path.parent/target).exists(), f'{target} is no file beside {path.name}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.relative_to(NBS).as_posix())
+def test_imports(path):
+    "What a page imports from the package is there, also where the page is not run by the tests"
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    code = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+    for module, names in re.findall(r'^\s*from (otseg[.\w]*) import \(?([\w,\s]+?)(?:\)|$|#)', code, re.M):
+        found = importlib.import_module(module)
+        for name in (n.split(' as ')[0].strip() for n in names.split(',')):
+            assert not name or hasattr(found, name) or importlib.util.find_spec(f'{module}.{name}'), f'{module} has no {name}'
