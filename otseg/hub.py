@@ -17,7 +17,8 @@ CARD = '''---
 
 # {{ title }}
 
-Zero-shot semantic segmentation by optimal transport: it says for every pixel of a picture which class it is, among any class names.
+Zero-shot semantic segmentation by optimal transport: it says for every pixel of a picture which class it is,
+among any class names.
 [otseg]({{ repo_url }}) · [documentation]({{ docs_url }}) · [paper]({{ paper_url }})
 
 ```python
@@ -30,7 +31,8 @@ segmenter.predict("photograph.jpg", ["cat", "sofa"])
 |---|---|
 {% for name, value in facts.items() %}| {{ name }} | {{ value }} |
 {% endfor %}
-The file holds the trained weights alone, unless the image tower is named "embedded": the frozen CLIP is loaded from where its weights are named.
+The file holds the trained weights alone, unless the image tower is named "embedded": the frozen CLIP is loaded from
+where its weights are named.
 '''
 
 class HubModel(ModelHubMixin, library_name='otseg', pipeline_tag='image-segmentation',
