@@ -19,10 +19,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, build_visual, clip_config, load_clip, text_embeddings
+from .clip import ImageEncoder, build_visual, clip_config, load_clip
 from .core import check, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import cosine_scores, prompt_plan, prompt_scores
+from .text import text_embeddings
 from .vocab import Vocab
 
 # %% ../nbs/06_model.ipynb #fdff9f5e

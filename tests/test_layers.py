@@ -12,7 +12,7 @@ LIB, NBS = ROOT / 'otseg', ROOT / 'nbs'
 
 # library -> the rooms that may import it
 HOME = {
-    'open_clip': {'clip'},
+    'open_clip': {'clip', 'text'},
     'huggingface_hub': {'hub', 'checkpoint', 'clip'},  # clip: only to know when there is no network
     'torchmetrics': {'metrics'},
     'triton': {'fused'},
@@ -159,7 +159,7 @@ def test_sound_package_passes(house):
     ('viz', 'from otseg.cli import demo', 'nothing imports cli'),
     ('mix', 'import accelerate', 'accelerate is for layer 13c and up, this is 04b'),
     ('mix', 'from torchvision import io', 'torchvision is for layer 11 and up'),
-    ('train', 'import open_clip', 'open_clip is at home in clip only'),
+    ('train', 'import open_clip', 'open_clip is at home in clip, text only'),
     ('train', 'def f():\n    import matplotlib.pyplot as plt', 'matplotlib is at home in charts, figures only'),
     ('mix', 'from huggingface_hub import hf_hub_download', 'huggingface_hub is at home in checkpoint, clip, hub only'),
     ('mix', 'from torchmetrics import Metric', 'torchmetrics is at home in metrics only'),
