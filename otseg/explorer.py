@@ -160,7 +160,7 @@ def _point(self: Explorer, x, y):
 # %% ../nbs/16a_explorer.ipynb #c7b8fdaf
 @patch(as_prop=True)
 def options(self: Explorer) -> dict:
-    "What the handles say of the attention, for `otseg.probe.head_with`"
+    "What the handles say of the attention, for `otseg.model.head_with`"
     h = self.handles
     n = h.iterations.value
     plain = {} if n == ITERATIONS[-1] or h.attention.value != 'mpsa' else dict(max_iter=int(n), tol=None)

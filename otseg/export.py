@@ -9,7 +9,6 @@ __all__ = ['FixedClasses', 'export_model']
 
 # %% ../nbs/14c_export.ipynb #daa41b21
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from .core import InputError, atomic_path, check, write_json
+from .model import head_with
 from .runs import environment
 from .segmenter import Segmenter
 
@@ -35,10 +35,8 @@ class FixedClasses(nn.Module):
         super().__init__()
         asked, o = segmenter.question(classes, templates), segmenter.recipe.eval_options(blend=blend, seen_penalty=seen_penalty)
         self.vocab, self.blend, config = asked.vocab, o['blend'], segmenter.model.config
-        self.model, solver = copy.deepcopy(segmenter.model).cpu().float(), dict(max_iter=iterations, tol=None)
-        head = self.model.head
-        head.config = replace(config, **solver)
-        for attention in (*(layer.attention for layer in head.decoder.layers), head.decoder.last): attention.solver = solver
+        self.model = copy.deepcopy(segmenter.model).cpu().float()
+        self.model.head = head_with(self.model, max_iter=iterations, tol=None)
         lowered = torch.zeros(len(asked.vocab), 1, 1)
         lowered[list(asked.seen or ())] = o['seen_penalty']
         mean, std = (torch.tensor(v)[:, None, None] for v in (config.image_mean, config.image_std))
