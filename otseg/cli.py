@@ -24,6 +24,7 @@ from .core import atomic_path, check, check_fresh, check_output, command, read_j
 from .data import collate, load_dataset
 from .evaluate import evaluate
 from .export import export_model
+from .figures import save_figure
 from .layouts import LAYOUTS
 from .measure import plot_times, time_tables
 from .predict import Segmenter, load_photograph, split_templates
@@ -35,12 +36,6 @@ from .study import run_study
 from .train import main as train  # noqa: F401  # the command otseg-train
 from .vocab import load_vocab
 from .viz import plot_demo, plot_prompt_maps
-
-# %% ../nbs/17_cli.ipynb #c66b0769
-def _save_figure(figure, path: Path, dpi: int=200) -> Path:
-    "A figure as PNG, whole or not at all"
-    with atomic_path(path) as tmp: figure.savefig(tmp, dpi=dpi, format='png')
-    return path
 
 # %% ../nbs/17_cli.ipynb #6626ae11
 @call_parse
@@ -67,7 +62,7 @@ def demo(
     note = (f'Toy world, validation split, {scenes} scenes: {scores}. Unseen classes never had a pixel label.\n'
             f'Checkpoint: {checkpoint}, training seed {recipe.seed}. Scenes chosen with seed {seed}. '
             f'{facts["device"]}, commit {facts["commit"] or "of the release"}.')
-    figure = _save_figure(plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note), folder/'demo.png')
+    figure = save_figure(plot_demo(rows, vocab.names, vocab.palette, vocab.unseen, maps, note=note), folder/'demo.png')
     record = scores.to_dict(vocab.names) | dict(data=f'toy val, {scenes} scenes', checkpoint=checkpoint)
     written = write_json(folder/'scores.json', record)
     print(f'{len(vocab.seen)} seen and {len(vocab.unseen)} unseen classes ({", ".join(vocab.unseen_names)}), '
@@ -108,7 +103,7 @@ def _write_photograph(s, photo: Path, folder: Path, show: str | None, said: dict
         overlay_image(s.image, s.labels, vocab).save(tmp, format='PNG')
     figure = plot_prompt_maps(s.image, s.prompt_map_layers(top)['score map'], s.text_prompts_of(top),
                               top, unseen=i in vocab.unseen, outline=s.labels == i)
-    _save_figure(figure, folder/f'{photo.stem}_prompts.png')
+    save_figure(figure, folder/f'{photo.stem}_prompts.png')
     write_json(folder/f'{photo.stem}.json', dict(picture=photo.name) | s.to_dict())
     shares = ', '.join(f'{n} {a:.1%}' for n, a in areas.items() if a >= .001)
     return f'{photo.name}: {shares} -> {folder/photo.stem}_*.png'
@@ -227,7 +222,7 @@ def bench(
     for question, table in time_tables(record['rows']).items(): print(f'{question}\n\n{table}\n')
     print(bench_note(record))
     print('numbers:', write_json(folder/'bench.json', record))
-    print('figure:', _save_figure(plot_times(record['rows'], note=bench_note(record)), folder/'bench.png'))
+    print('figure:', save_figure(plot_times(record['rows'], note=bench_note(record)), folder/'bench.png'))
 
 # %% ../nbs/17_cli.ipynb #62f0f367
 def _print_study(study, runs):

@@ -16,19 +16,18 @@ from typing import Annotated
 import torch
 import torch.distributed as dist
 from fastcore.script import call_parse
-from torch.utils.data import DataLoader, Subset
 
 from .checkpoint import find_checkpoint
 from .clip import weights_id
 from .core import atomic_path, check, check_fresh, command, unknown_name, write_json
-from .data import SegmentationDataset, collate, load_dataset
+from .data import SegmentationDataset, load_dataset
 from .diversity import diversity_report, measure_diversity, text_diversity
-from .evaluate import evaluate_options, own_share, rank_and_size
+from .evaluate import evaluate_options, rank_and_size
 from .metrics import Scores
 from .paper import KIND, paper_table, read_results
 from .predict import Segmenter
 from .recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe
-from .runs import environment, read_batches
+from .runs import environment, read_share
 from .training_free import TrainingFree
 from .vocab import Vocab
 
@@ -128,8 +127,7 @@ def _join() -> str | None:
 def _score(seg: Segmenter, r: Recipe, ds, vocab: Vocab, options: list, how: dict) -> dict[tuple[float, float], Scores]:
     "Scores of every option over the pictures of all processes"
     workers = min(r.workers, os.cpu_count() or 1)
-    loader = DataLoader(Subset(ds, own_share(len(ds))), batch_size=1, collate_fn=collate, num_workers=workers)
-    return evaluate_options(seg.model, read_batches(loader), seg.text(vocab), vocab, options, distributed=True,
+    return evaluate_options(seg.model, read_share(ds, workers), seg.text(vocab), vocab, options, distributed=True,
                             progress=rank_and_size()[0] == 0, **how)
 
 def _diversity(seg: Segmenter, ds, vocab: Vocab, n: int) -> dict:

@@ -6,10 +6,11 @@ Docs: https://otseg.github.io/otseg/figures.html.md"""
 
 # %% auto #0
 __all__ = ['colorize', 'overlay', 'plot_segmentation', 'plot_comparison', 'enlarge_maps', 'map_panel', 'score_bar',
-           'plot_prompt_maps', 'plot_demo']
+           'plot_prompt_maps', 'plot_demo', 'save_figure']
 
 # %% ../nbs/09c_figures.ipynb #47612427
 import math, textwrap
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from .charts import FAINT, INK, SCORES, UNSEEN, StyledFigure, as_array, panel, styled, unseen_indices
-from .core import IGNORE, check
+from .core import IGNORE, atomic_path, check
 
 # %% ../nbs/09c_figures.ipynb #6eade494
 def _image(image):
@@ -275,3 +276,13 @@ def plot_demo(
         blocks = part.subfigures(len(maps), 1, height_ratios=[rows for rows, _ in shapes], squeeze=False)[:, 0]
         for block, m in zip(blocks, maps): _prompt_grid(block, **m)
     return fig
+
+# %% ../nbs/09c_figures.ipynb #677d8750
+def save_figure(
+    figure: Figure,
+    path: Path,      # PNG file; its folder is made
+    dpi: int=200,    # Dots per inch
+) -> Path:
+    "Write a figure, whole or not at all"
+    with atomic_path(path) as tmp: figure.savefig(tmp, dpi=dpi, format='png')
+    return Path(path)

@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/runs.html.md"""
 
 # %% auto #0
 __all__ = ['LOG', 'SCORES', 'CLASSES', 'TABLES', 'FILES', 'mix_seed', 'StepSampler', 'Pictures', 'collate_pictures',
-           'read_batches', 'environment', 'open_run', 'StepTable', 'RunLog', 'discard_run', 'NotFinite']
+           'read_batches', 'read_share', 'environment', 'open_run', 'StepTable', 'RunLog', 'discard_run', 'NotFinite']
 
 # %% ../nbs/13a_runs.ipynb #8a21a209
 import csv, os, re, shutil, subprocess, sys, time
@@ -14,11 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 
 from . import __version__
 from .core import InputError, atomic_path, check, check_output, naming, read_json, write_json
 from .data import collate
+from .evaluate import own_share
 from .recipes import Recipe, differences, recipe_from_dict
 
 # %% ../nbs/13a_runs.ipynb #bcc9177d
@@ -121,6 +122,14 @@ def read_batches(
         names = loader.dataset.read_by(pids) if isinstance(loader.dataset, Pictures) else []
         raise InputError(f'the processes that load pictures should go on, got {told}{", reading " * bool(names)}'
                          f'{", ".join(names)}. Memory may be short: pass fewer --workers.') from None
+
+# %% ../nbs/13a_runs.ipynb #06bcc130
+def read_share(
+    data: Dataset,   # Pictures of any size
+    workers: int=0,  # Loader processes
+):
+    "The pictures that this process of an evaluation has, one at a time"
+    return read_batches(DataLoader(Subset(data, own_share(len(data))), collate_fn=collate, num_workers=workers))
 
 # %% ../nbs/13a_runs.ipynb #52fb8ddb
 def _commit() -> str | None:

@@ -24,9 +24,10 @@ from tqdm.auto import tqdm
 from .checkpoint import load_checkpoint
 from .core import InputError, check, command, read_json, write_json
 from .data import SegmentationDataset, load_dataset
+from .figures import save_figure
 from .launch import get_accelerator, is_sharded, joined, start_trackers
 from .model import OTSeg
-from .progress import class_rows, plot_strip, save_strip, score_split, strip_pictures
+from .progress import class_rows, plot_strip, score_split, strip_pictures
 from .recipes import RECIPES, Recipe, get_recipe, override
 from otseg.resume import (
     Average, Whole, clean_leftovers, newest_checkpoint, resume_state, resume_weights, save_best, save_run_checkpoint,
@@ -139,7 +140,7 @@ def _draw(self: _Run, model, done: int, scores):
     self.shown = self.shown or strip_pictures(self.eval_dataset, self.vocab, r.strip)
     note = f'{r.name}, {r.eval_split}, seed {r.seed}, step {done}. {scores}.'
     figure = plot_strip(model, self.shown, self.all_text, r, self.vocab, note)
-    save_strip(figure, self.output/'strips'/f'step_{done:06d}.png')
+    save_figure(figure, self.output/'strips'/f'step_{done:06d}.png', dpi=130)
 
 @patch
 def keep(self: _Run, done: int):
