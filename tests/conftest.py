@@ -29,3 +29,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('OTSEG_CACHE', str(tmp_path / 'cache'))
     return tmp_path
+
+
+@pytest.fixture
+def one_thread():
+    "Torch with one thread, and what it had before afterwards"
+    import torch  # not by those tests that do without
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

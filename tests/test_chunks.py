@@ -15,16 +15,9 @@ from otseg.model import OTSeg
 from otseg.predict import Segmenter
 from otseg.vocab import Vocab
 
-pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.usefixtures('one_thread'),
+              pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*transport problems')]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def maps_of(out): return dict(decoder=out.decoder_map, score=out.score_map, prompts=out.score_prompt_maps,

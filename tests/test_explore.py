@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from otseg.explorer import explore
@@ -26,14 +25,6 @@ MOVES = dict(  # handle -> values, one after the other
 @pytest.fixture(scope='module')
 def segmenter():
     return Segmenter.from_pretrained('toy', device='cpu')
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shown(e):

@@ -20,20 +20,13 @@ from PIL import Image
 from otseg.predict import Segmenter, main, predict_folder
 from otseg.sharing import decode_rle, encode_rle
 
-pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.usefixtures('one_thread'),
+              pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')]  # of pycocotools
 SHAPES = {'a.jpg': (60, 90, 3), 'a.png': (50, 50), 'B.JPEG': (97, 33, 3), 'c.webp': (40, 41, 3), 'x/a.jpg': (130, 60, 3),
           'x/d.tif': (1, 1), 'x/y z/e.bmp': (96, 96, 3), 'x/y z/f.PNG': (30, 200, 4), 'ü/g.jpg': (64, 300, 3)}
 RESULTS = sorted(f'{name}.png' for name in SHAPES)
 CLASSES = 'boat,star|heart,sky'
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
