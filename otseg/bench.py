@@ -26,7 +26,7 @@ from .evaluate import predict_windows
 from .measure import measure, model_counts, saved_bytes
 from .model import OTSeg
 from .recipes import recipe_from_dict
-from .rivals import in_sight, plan_iterations, solver_cases, text_for, textbook, textbook_head, twins
+from .rivals import plan_iterations, solver_cases, text_for, textbook, textbook_head, twins
 from .rivals import with_solver
 from .runs import environment
 from .solvers import spread_scores
@@ -115,7 +115,7 @@ def _ask_picture(bench, name):
     "A picture from pixels to labels; base is the softmax twin"
     model, twin, image, text = bench.twins(name)
     def picture(model): return lambda: predict_windows(model, image, text).labels()
-    def forward(model): return in_sight(lambda: model(image, text))
+    def forward(model): return lambda: model(image, text)
     ours = picture(model)
     cases = {'otseg': ours, 'textbook loop': with_solver(textbook, ours), 'softmax': picture(twin)}
     facts = {'otseg': model_counts(model, forward(model)) | dict(n_iter=plan_iterations(ours)),
