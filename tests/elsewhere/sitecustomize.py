@@ -1,0 +1,68 @@
+"""Another machine, simulated: put this folder on PYTHONPATH and name what is other in OTSEG_ELSEWHERE.
+
+`rounding`: matrix products round otherwise, and otherwise for each shape, as another BLAS, processor or number of
+threads may do. What asserts equal bits across batch sizes fails under it; what leaves room for rounding passes.
+`cuda`: PyTorch says that there is a GPU, and whatever touches it fails.
+
+Python imports a module of this name by itself as it starts, so notebooks, tests and the processes that they start all
+see the same machine. `make test-elsewhere` runs everything so.
+"""
+import os
+
+WHAT = {w for w in os.environ.get('OTSEG_ELSEWHERE', '').split(',') if w}
+
+
+def other_rounding():
+    import functools
+    import zlib
+
+    import torch
+    import torch.nn.functional as F
+
+    noise = {}
+
+    def factor(x):
+        "1 or its nearest neighbours, drawn for each element from the shape alone"
+        key = tuple(x.shape), x.dtype
+        if key not in noise:
+            g = torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
+            drawn = torch.randint(-1, 2, x.shape, generator=g, dtype=torch.int8, device='cpu')
+            noise[key] = 1 + drawn.to(x.dtype) * torch.finfo(x.dtype).eps
+        return noise[key]
+
+    def moved(x):
+        "A result, moved by about a unit in the last place or by nothing"
+        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == 'cpu' and x.is_floating_point()
+        return x * factor(x) if plain and x.numel() else x
+
+    def otherwise(product):
+        @functools.wraps(product)
+        def rounded(*args, **kwargs):
+            out = product(*args, **kwargs)
+            return out if torch.compiler.is_compiling() or 'out' in kwargs else moved(out)
+        return rounded
+
+    # Attributes, not a mode of PyTorch's: operators written in Python run outside of any mode.
+    for name in 'matmul', 'mm', 'bmm', 'addmm', 'baddbmm', 'einsum', 'mv':
+        setattr(torch, name, otherwise(getattr(torch, name)))
+    for name in '__matmul__', 'matmul', 'mm', 'bmm', 'mv':
+        setattr(torch.Tensor, name, otherwise(getattr(torch.Tensor, name)))
+    for name in 'linear', 'conv2d', 'scaled_dot_product_attention':
+        setattr(F, name, otherwise(getattr(F, name)))
+
+
+def pretended_gpu():
+    import torch
+
+    def touched(*args, **kwargs): raise RuntimeError('the GPU was touched, and this is not a test of the GPU')
+
+    torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 1)
+    torch.cuda._lazy_init = touched
+    for name in ('get_device_name', 'get_device_properties', 'synchronize', 'current_device', 'mem_get_info', 'init'):
+        setattr(torch.cuda, name, touched)
+
+
+if 'rounding' in WHAT: other_rounding()
+if 'cuda' in WHAT: pretended_gpu()
+unknown = WHAT - {'rounding', 'cuda'}
+if unknown: raise SystemExit(f'OTSEG_ELSEWHERE should name rounding or cuda, got {unknown}')
