@@ -31,6 +31,7 @@ from .toy import ToyScenes
 from .transforms import eval_transform, train_transform
 from .vocab import Vocab, load_vocab
 
+# %% ../nbs/11b_data.ipynb #fac57f73
 _all_ = ['eval_transform', 'train_transform']
 
 # %% ../nbs/11b_data.ipynb #1d006c96

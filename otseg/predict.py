@@ -32,6 +32,7 @@ from .segmentation import ClassMaps, Segmentation, load_photograph
 from .segmenter import Preparation, Segmenter
 from .train import parse_options
 
+# %% ../nbs/15_predict.ipynb #e5c29699
 _all_ = ['ClassMaps', 'Segmentation', 'Segmenter', 'load_photograph']
 
 # %% ../nbs/15_predict.ipynb #e29e4c3e

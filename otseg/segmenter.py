@@ -30,6 +30,7 @@ from .sharing import decode_rle, encode_rle
 from .transforms import keep_ratio_size
 from .vocab import Vocab, vocab_of
 
+# %% ../nbs/14b_segmenter.ipynb #f236b87f
 _all_ = ['ClassMaps', 'Segmentation', 'load_photograph', 'encode_rle', 'decode_rle']
 
 # %% ../nbs/14b_segmenter.ipynb #3823f777

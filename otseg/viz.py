@@ -16,6 +16,7 @@ from .figures import colorize, overlay, plot_comparison, plot_demo, plot_prompt_
 from .maps import plot_diversity, plot_layers, plot_twins
 from .panels import explore_prompts
 
+# %% ../nbs/16_viz.ipynb #0e9ad307
 _all_ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'plot_plan', 'plot_convergence',
          'plot_class_iou', 'plot_losses', 'colorize', 'overlay', 'plot_demo', 'plot_prompt_maps', 'plot_segmentation',
          'plot_run', 'plot_comparison', 'plot_twins', 'plot_layers', 'plot_diversity', 'explore_prompts']

@@ -17,9 +17,13 @@ from PIL import Image
 
 from otseg.toy import toy_scene
 
-pytestmark = pytest.mark.browser
-CHROMIUM = os.environ.get('OTSEG_CHROMIUM') or next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+NAMED = os.environ.get('OTSEG_CHROMIUM')
+NAMES = [NAMED] if NAMED else ['chromium', 'chromium-browser', 'google-chrome']
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+GET = 'install one (`apt install chromium`, or google.com/chrome) or name its file in OTSEG_CHROMIUM'
+pytestmark = [pytest.mark.browser]
+if not CHROMIUM and not NAMED:
+    pytestmark.append(pytest.mark.skip(f'no browser: none of {", ".join(NAMES)} is on the PATH; {GET}'))
 SHOTS = os.environ.get('OTSEG_SHOTS')  # folder for screenshots; None = none are kept
 START = 90_000  # milliseconds until a server, a kernel and the model are there
 REDRAW = 20_000  # until a moved handle shows on a busy machine
@@ -34,9 +38,9 @@ KNOWN = [
 
 @pytest.fixture(scope='module')
 def browser():
-    if not CHROMIUM:
-        pytest.skip('no Chromium on the PATH, and OTSEG_CHROMIUM names none')
-    sync = pytest.importorskip('playwright.sync_api', reason='pip install playwright (otseg[browser])')
+    if not CHROMIUM:  # one was asked for, so this is no skip
+        pytest.exit(f'no browser: OTSEG_CHROMIUM names {NAMED}, which is no program; {GET}', returncode=1)
+    sync = pytest.importorskip('playwright.sync_api', reason='no playwright: pip install "otseg[browser]"')
     with sync.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=['--no-sandbox'])
         yield browser
