@@ -6,65 +6,96 @@ WORKERS ?= 2
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Notebooks and tests call the package's own commands by name.
-export PATH := $(abspath $(BIN)):$(PATH)
+# Notebooks and tests call the package's own commands by name. The path to here may hold spaces, VENV itself may not.
+export PATH := $(if $(filter /%,$(VENV)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Nothing but the tests for a GPU sees one: results do not depend on the machine, and no driver is waited for.
+HIDE_GPU := CUDA_VISIBLE_DEVICES= HIP_VISIBLE_DEVICES= OTSEG_DEVICE=cpu
+RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORKERS)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-browser lab export clean prepare readme lint docs
+.PHONY: help check-python setup demo test test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
+        test-browser clean-room constraints lab export clean prepare readme lint docs
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A half-made environment has no stamp, so an interrupted installation is taken up again.
-$(STAMP): pyproject.toml settings.ini setup.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e ".[dev]"
-	@touch $@
+$(STAMP): pyproject.toml settings.ini setup.py constraints.txt scripts/environment.sh
+	@sh scripts/environment.sh $(PYTHON) $(VENV) constraints.txt
 
-setup: $(STAMP)  ## make .venv, install the package and the tools, set up git's merge driver for notebooks
+# An environment that is there already is used, whichever Python made it; one that was asked for by name has to be that.
+check-python: $(STAMP)
+	@sh scripts/environment.sh --check $(PYTHON) $(VENV) $(if $(filter file default,$(origin PYTHON)),,asked)
+
+setup: check-python  ## make .venv with the versions of constraints.txt; set up git's merge driver for notebooks
 	$(BIN)/nbdev-install-hooks --diff false
 
-demo: $(STAMP)  ## segment built-in scenes; scores on screen, figure in demo/
+demo: check-python  ## segment built-in scenes; scores on screen, figure in demo/
 	$(BIN)/otseg-demo --output demo
 
-# Fixed thread counts: a container with a CPU quota still reports every core of its host.
-test: export HF_HUB_OFFLINE = 1
-test: $(STAMP)  ## every notebook, then every test (no network, no data, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS)
-	OMP_NUM_THREADS=$(WORKERS) MPLBACKEND=Agg $(BIN)/python -m pytest
+test: check-python  ## every notebook, then every test (no network, no data, no GPU)
+	@$(HIDE_GPU) $(RUN)
 
-test-data: export HF_HUB_OFFLINE = 1
-test-data: $(STAMP)  ## the checks that need the shared data folder (OTSEG_SHARED)
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) --flags data
-	OMP_NUM_THREADS=$(WORKERS) MPLBACKEND=Agg $(BIN)/python -m pytest -m data
+test-data: check-python  ## the checks that need the shared data folder (OTSEG_SHARED)
+	@$(HIDE_GPU) $(RUN) --flags data -- -m data
+
+test-gpu: check-python  ## the checks that need an NVIDIA GPU; without one, a list of them
+	@$(RUN) --machine "" --flags gpu --gpu -- -m gpu -rs
+
+test-timing: check-python  ## limits on time, for a machine that does nothing else
+	@$(HIDE_GPU) $(RUN) --machine "" --only tests -- -m timing -s
+
+# `make test` runs where matrix products round otherwise (tests/elsewhere); here is this machine as it is, and one with a GPU.
+test-plain: check-python  ## every notebook and test with the rounding of this machine
+	@$(HIDE_GPU) $(RUN) --machine ""
+
+test-untouched: check-python  ## every notebook and test beside a pretended GPU that nobody may touch
+	@$(HIDE_GPU) $(RUN) --machine cuda
+
+# Two more environments, each in a folder of its own. uv resolves the lowest versions.
+test-newest:  ## every notebook and test with the newest of everything, in .venv-newest
+	@sh scripts/environment.sh $(PYTHON) .venv-newest
+	@$(MAKE) test VENV=.venv-newest
+
+test-lowest:  ## every notebook and test with the lowest version of each direct requirement, in .venv-lowest
+	@sh scripts/environment.sh --lowest $(PYTHON) .venv-lowest
+	@$(MAKE) test VENV=.venv-lowest
 
 # The browser itself comes from the system: chromium on the PATH, or OTSEG_CHROMIUM. OTSEG_SHOTS keeps screenshots.
-test-browser: $(STAMP)  ## the explorer in JupyterLab and as a page, in headless Chromium
-	$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -e ".[browser]"
-	MPLBACKEND=Agg $(BIN)/python -m pytest -m browser tests/test_browser.py
+test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
+	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
+	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/test_browser.py
 
-lab: $(STAMP)  ## open JupyterLab on the notebooks
+clean-room: check-python  ## build wheel and sdist; install each far from here and run the demo there
+	$(BIN)/python scripts/clean_room.py --python $(BIN)/python
+
+# One set of versions for all Pythons and systems. PIN="torch==2.14.1 torchvision==0.29.1" gives some of them.
+constraints: check-python  ## write constraints.txt anew, with the newest versions that fit together
+	$(BIN)/python scripts/constraints.py $(PIN)
+
+lab: check-python  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir nbs
 
-export: $(STAMP)  ## write otseg/*.py from the notebooks
+export: check-python  ## write otseg/*.py from the notebooks
 	$(BIN)/nbdev-export
 
-clean: $(STAMP)  ## strip run counts and stray metadata from the notebooks
+clean: check-python  ## strip run counts and stray metadata from the notebooks
 	$(BIN)/nbdev-clean
 
-readme: $(STAMP)  ## write README.md from nbs/index.ipynb
+readme: check-python  ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/readme.py
 
-prepare: $(STAMP)  ## before a commit: export, clean, readme, test
+prepare: check-python  ## before a commit: export, clean, readme, test
 	$(MAKE) export
 	$(MAKE) clean
 	$(MAKE) readme
 	$(MAKE) test
 
-lint: $(STAMP)  ## ruff over modules, tests and scripts
+lint: check-python  ## ruff over modules, tests and scripts
 	$(BIN)/ruff check
 
-docs: $(STAMP)  ## the documentation site in _docs (needs Quarto)
+docs: check-python  ## the documentation site in _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo 'make docs needs Quarto, which is not on the PATH: see quarto.org/docs/get-started' >&2; exit 1; }
 	$(BIN)/nbdev-docs

@@ -1,11 +1,34 @@
-"""What every test can rely on: no network, and the shared data folder where there is one."""
+"""What every test can rely on: no network, no GPU unless it is asked for, and the shared data folder where there is one."""
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # before huggingface_hub is imported, which reads it once
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def wants_gpu(marks: str) -> bool:
+    "Whether the expression of `pytest -m` asks for the tests of a GPU"
+    return bool(re.search(r'(?<!not )\bgpu\b', marks))
+
+
+def pytest_configure(config):
+    "A test that does not name the GPU does not see it, and gives the same numbers on every machine"
+    if wants_gpu(config.option.markexpr or ''): return
+    os.environ |= dict(CUDA_VISIBLE_DEVICES='', HIP_VISIBLE_DEVICES='', OTSEG_DEVICE='cpu')  # also for processes that tests start
+    import torch
+    torch.cuda.is_available, torch.cuda.device_count = (lambda: False), (lambda: 0)
+
+
+def pytest_collection_modifyitems(config, items):
+    "Tests of a GPU are skipped where there is none"
+    import torch
+    if torch.cuda.is_available(): return
+    for item in items:
+        if item.get_closest_marker('gpu'): item.add_marker(pytest.mark.skip(reason='needs an NVIDIA GPU'))
+
 
 
 @pytest.fixture(scope='session')

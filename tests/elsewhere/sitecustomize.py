@@ -5,11 +5,33 @@ threads may do. What asserts equal bits across batch sizes fails under it; what 
 `cuda`: PyTorch says that there is a GPU, and whatever touches it fails.
 
 Python imports a module of this name by itself as it starts, so notebooks, tests and the processes that they start all
-see the same machine. `make test-elsewhere` runs everything so.
+see the same machine. `scripts/run_tests.py` chooses it.
 """
+import importlib.abc
+import importlib.util
 import os
+import sys
 
 WHAT = {w for w in os.environ.get('OTSEG_ELSEWHERE', '').split(',') if w}
+unknown = WHAT - {'rounding', 'cuda'}
+if unknown: raise SystemExit(f'OTSEG_ELSEWHERE should name rounding or cuda, got {", ".join(unknown)}')
+
+
+class AfterTorch(importlib.abc.MetaPathFinder):
+    "Changes torch once it is imported; a process that does not import it starts as quickly as ever"
+    def find_spec(self, name, path=None, target=None):
+        if name != 'torch': return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec('torch')
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            if 'rounding' in WHAT: other_rounding()
+            if 'cuda' in WHAT: pretended_gpu()
+
+        spec.loader.exec_module = exec_module
+        return spec
 
 
 def other_rounding():
@@ -62,7 +84,4 @@ def pretended_gpu():
         setattr(torch.cuda, name, touched)
 
 
-if 'rounding' in WHAT: other_rounding()
-if 'cuda' in WHAT: pretended_gpu()
-unknown = WHAT - {'rounding', 'cuda'}
-if unknown: raise SystemExit(f'OTSEG_ELSEWHERE should name rounding or cuda, got {unknown}')
+if WHAT: sys.meta_path.insert(0, AfterTorch())
