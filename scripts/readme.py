@@ -15,6 +15,7 @@ NOTE = '<!-- Made from nbs/index.ipynb by `make readme`; edit the notebook, not 
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*(\S.*)$')
 # The target of ](..), src=".." or href=".." where it is a path relative to the notebook's folder
 TARGET = re.compile(r'(\]\(|\b(?:src|href)=")(?![a-zA-Z][\w+.-]*:|[#/])([^)"\s#]+)')
+FENCE = '```python\n'
 CODE = re.compile(r'(^```.*?^```[^\S\n]*$|`[^`\n]+`)', re.M | re.S)
 
 
@@ -65,14 +66,20 @@ def cell_parts(cell):
         return []
     if cell['cell_type'] == 'markdown':
         return [relink(body).strip()]
-    code = [f'```python\n{body}\n```'] if body and found.get('echo') != 'false' else []
+    code = [f'{FENCE}{body}\n```'] if body and found.get('echo') != 'false' else []
     return code + [output(o, cell.get('id', '?')) for o in cell['outputs']]
 
 
 def render(notebook):
     "README text of a notebook file"
     cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    parts = [p for cell in cells for p in cell_parts(cell) if p]
+    parts = []
+    for p in (p for cell in cells for p in cell_parts(cell) if p):
+        if p.startswith(FENCE) and parts and parts[-1].startswith(FENCE):
+            # Imports have a cell of their own; in the README they stand on top of the code that follows.
+            parts[-1] = parts[-1].removesuffix('\n```') + '\n\n' + p.removeprefix(FENCE)
+        else:
+            parts.append(p)
     # Quarto sets `> subtitle` under the title as a lead; on a plain page it is the first paragraph.
     parts[:1] = [re.sub(r'\A(# .*\n+)> ?(.*)', r'\1\2', parts[0])] if parts else []
     return '\n\n'.join([NOTE] + parts) + '\n'

@@ -83,7 +83,8 @@ SOUND = {
     'the same shape': 'assert torch.equal(torch.bmm(x, y), torch.bmm(x, y))',
     'rounding': 'assert (sinkhorn(x)[0][0] - sinkhorn(x[:1])[0][0]).abs().max() < 1e-7',
 }
-START = 'import torch; from otseg.sinkhorn import sinkhorn; torch.manual_seed(0)\nx, y = torch.rand(4, 40, 6), torch.rand(4, 6, 7)\n'
+START = ('import torch; from otseg.sinkhorn import sinkhorn; torch.manual_seed(0)\n'
+         'x, y = torch.rand(4, 40, 6), torch.rand(4, 6, 7)\n')
 
 
 @pytest.mark.parametrize('kind', [*PLANTED, *SOUND])
@@ -97,6 +98,7 @@ def test_a_notebook_with_bits_is_found(tmp_path):
              for i, s in enumerate((START, PLANTED['bits of a batch']))]
     path = Path(tmp_path/'planted.ipynb')
     path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)), encoding='utf-8')
-    code = f'import sys; from pathlib import Path; from nbdev.test import test_nb; ok, _ = test_nb(Path({str(path)!r})); sys.exit(not ok)'
+    code = f'import sys; from pathlib import Path; from nbdev.test import test_nb\n' \
+           f'ok, _ = test_nb(Path({str(path)!r})); sys.exit(not ok)'
     assert elsewhere('', '-c', code).returncode == 0
     assert elsewhere('rounding', '-c', code).returncode == 1

@@ -15,7 +15,6 @@ from nbdev.processors import add_show_docs, exec_show_docs, populate_language
 IMPORTS = ast.Import, ast.ImportFrom
 RUN = {'export', 'exports', 'exporti', 'exec_doc'}  # directives of the cells that nbdev runs, with all they need
 EXPORT = 'import nbdev; nbdev.nbdev_export()'  # the only code that may stand beside its import; nbdev passes it over
-WHOLE = {'index.ipynb'}  # the README, where a reader copies one block; nothing is exported, so nbdev runs none of it
 
 
 def notebooks(nbs):
@@ -141,9 +140,7 @@ def test_planted_mixtures_are_found(tmp_path, found, cells):
 def test_imports_have_cells_of_their_own(root):
     pages = notebooks(root/'nbs')
     assert len(pages) > 80
-    assert not {p.name: ids for p in pages if p.name not in WHOLE and (ids := mixed(p))}
-    for name in WHOLE:
-        assert not noted(root/'nbs'/name)[1]
+    assert not {p.name: ids for p in pages if (ids := mixed(p))}
 
 
 def test_planted_pages_of_one_name_are_found(tmp_path):
