@@ -92,9 +92,9 @@ def _solver_of_environment() -> str:
     return name
 
 def _meaning_of_auto(tol, grad):
-    "The method that OTSEG_SOLVER names, where it can do what is asked for"
+    "The method that OTSEG_SOLVER names; plain ones alone for a fixed number of iterations or an unrolled gradient"
     name = _solver_of_environment()
-    able = name in ('scaling', 'log') or grad == 'implicit' and (name == 'newton' or tol is not None)
+    able = name in ('scaling', 'log') or grad == 'implicit' and tol is not None
     return name if able else 'auto'
 
 def _is_fused(cost, method): return method == 'fused' or method == 'auto' and FUSED_BY_DEFAULT and fused_available(cost)
