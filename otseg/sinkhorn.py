@@ -201,7 +201,10 @@ _transport.register_autograd(_backward_op, setup_context=_keep)
 
 class _Fixed(torch.autograd.Function):
     "The same with a known number of iterations"
-    forward = staticmethod(lambda *inputs: tuple(_solve(*inputs)))
+    @staticmethod
+    def forward(cost, a, b, eps, max_iter, tol, method, bound):  # torch 2.6 counts them
+        return tuple(_solve(cost, a, b, eps, max_iter, tol, method, bound))
+
     setup_context, backward = staticmethod(_keep), staticmethod(_backward_op)
 
 # %% ../nbs/01_sinkhorn.ipynb #73acb120
@@ -229,8 +232,8 @@ def sinkhorn(
         mass = [_marginal(w, size, *of, c, tol is not None) for w, *of in ((a, m, 'a'), (b, n, 'b'))]
         if tol is not None and not a is b is None:
             ma, mb = (w.sum(-1) for w in mass)
-            check(bool(torch.isclose(ma, mb, rtol=1e-4).all()), '`a` and `b` should have the same total mass',
-                  f'{ma[0]:.4g} and {mb[0]:.4g}', 'Divide each by its sum.')
+            if not torch.isclose(ma, mb, rtol=1e-4).all():
+                check(False, '`a` and `b` should have the same total mass', f'{ma[0]:.4g} and {mb[0]:.4g}', 'Divide each by its sum.')
         bound = -1. if bound is None else float(bound)
         if method == 'auto' and (tol is None or grad == 'unrolled'):
             method = 'scaling' if 0 <= bound <= SAFE_RANGE * eps else 'log'
