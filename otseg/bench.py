@@ -57,7 +57,8 @@ class Bench:
                   f'`{name}` should be positive', value)
         clip_config(self.clip)
         check(self.device in ('cpu', 'cuda')[:1 + torch.cuda.is_available()],
-              '`device` should be cpu, or cuda where there is a GPU', repr(self.device))
+              '`device` should be cpu, or cuda where there is a GPU', repr(self.device),
+              'CUDA_VISIBLE_DEVICES chooses among several.')
 
     def measure(self, question, cases, **kwargs) -> list[dict]:
         "As `measure`, with the repeats, threads and device of this bench"

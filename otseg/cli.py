@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from .bench import QUESTIONS, QUICK, Bench, bench_note, run_bench
 from .checkpoint import load_official, save_checkpoint
 from .compare import study_note, summarise, summary_table
-from .core import atomic_path, check, check_fresh, check_output, command, read_json, write_json
+from .core import atomic_path, best_device, check, check_fresh, check_output, command, read_json, write_json
 from .data import collate, load_dataset
 from .evaluate import evaluate
 from .export import export_model
@@ -204,7 +204,7 @@ def bench(
     image_size: int=None,    # Side of the picture; None = 512
     repeats: int=None,       # Rounds; None = 7
     threads: str=None,       # Numbers of CPU threads; None = 1,2
-    device: str=None,        # cpu or cuda; None = GPU if there is one
+    device: str=None,        # cpu or cuda; None = OTSEG_DEVICE, else a GPU if there is one
     seed: int=0,             # Of scores, picture and weights
     quick: bool=False,       # Tiny sizes and two rounds: a test, not a measurement
     overwrite: bool=False,   # Replace an earlier result
@@ -216,7 +216,7 @@ def bench(
           '--threads should be numbers of threads, as in 1,2', threads)
     given = dict(clip=clip, image_size=image_size, repeats=repeats, seed=seed,
                  threads=threads and tuple(int(t) for t in threads.split(',')),
-                 device=device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+                 device=device or str(best_device()))
     settings = Bench(**(QUICK if quick else {}) | {k: v for k, v in given.items() if v is not None})
     record = run_bench(settings, [w.strip() for w in only.split(',')] if only else list(QUESTIONS), progress=True)
     for question, table in time_tables(record['rows']).items(): print(f'{question}\n\n{table}\n')

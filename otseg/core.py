@@ -6,11 +6,11 @@ Docs: https://otseg.github.io/otseg/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'InputError', 'check', 'unknown_name', 'command',
-           'l2_normalize', 'seed_everything', 'seeded', 'asset_path', 'read_json', 'naming', 'check_finite',
-           'atomic_path', 'write_json', 'check_output', 'check_fresh']
+           'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'asset_path', 'read_json', 'naming',
+           'check_finite', 'atomic_path', 'write_json', 'check_output', 'check_fresh']
 
 # %% ../nbs/00_core.ipynb #bf7898a5
-import functools, json, os, random, sys, tempfile
+import functools, json, os, random, re, sys, tempfile
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.resources import files
@@ -92,6 +92,17 @@ def seeded(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         yield
+
+# %% ../nbs/00_core.ipynb #c76ff715
+def best_device() -> torch.device:
+    "The default device: OTSEG_DEVICE if it is set; else the GPU if there is one, else the CPU"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = os.environ.get('OTSEG_DEVICE') or ('cuda' if gpus else 'cpu')
+    found = re.fullmatch('cpu|cuda(?::([0-9]+))?', name)
+    check(found and (name == 'cpu' or int(found[1] or 0) < gpus),
+          'OTSEG_DEVICE should be "cpu", or a GPU that is there ("cuda", "cuda:0", ...)', repr(name),
+          f'torch sees {gpus} GPUs here; unset it to take the best device.')
+    return torch.device(name)
 
 # %% ../nbs/00_core.ipynb #ac5cb6a1
 def asset_path(

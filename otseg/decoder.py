@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         ffn_dim: int=None,        # Hidden size of the feed-forward nets; None = 4 d
         dropout: float=0.1,       # On attention weights and in the layers
         layer_product: bool=True, # Multiply by the earlier layers' masks, as published
-        **kwargs,                 # Passed to the attention: eps, max_iter, tol, logit_scale, mix, init
+        **kwargs,                 # Passed to the attention: eps, max_iter, tol, solver, logit_scale, mix, init
     ):
         super().__init__()
         check(n_layers >= 1, '`n_layers` should be at least 1', n_layers)

@@ -19,7 +19,7 @@ from fastcore.script import call_parse
 
 from .checkpoint import find_checkpoint
 from .clip import weights_id
-from .core import atomic_path, check, check_fresh, command, unknown_name, write_json
+from .core import atomic_path, best_device, check, check_fresh, command, unknown_name, write_json
 from .data import SegmentationDataset, load_dataset
 from .diversity import diversity_report, measure_diversity, text_diversity
 from .evaluate import evaluate_options, rank_and_size
@@ -118,7 +118,7 @@ def _show(vocab: Vocab, found: dict[tuple[float, float], Scores]) -> None:
 def _join() -> str | None:
     "Join the processes of a launcher; the device of this one, or None if it is alone"
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return None
-    gpu = torch.cuda.is_available()
+    gpu = best_device().type == 'cuda'
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if gpu else 'cpu'
     if gpu: torch.cuda.set_device(device)
     if not dist.is_initialized(): dist.init_process_group('nccl' if gpu else 'gloo')

@@ -163,7 +163,7 @@ def options(self: Explorer) -> dict:
     "What the handles say of the attention, for `otseg.model.head_with`"
     h = self.handles
     n = h.iterations.value
-    plain = {} if n == ITERATIONS[-1] or h.attention.value != 'mpsa' else dict(max_iter=int(n), tol=None)
+    plain = {} if n == ITERATIONS[-1] or h.attention.value != 'mpsa' else dict(max_iter=int(n), tol=None, solver='auto')
     return dict(attention=h.attention.value, eps=h.eps.value) | plain
 
 @patch(as_prop=True)

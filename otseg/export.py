@@ -36,7 +36,7 @@ class FixedClasses(nn.Module):
         asked, o = segmenter.question(classes, templates), segmenter.recipe.eval_options(blend=blend, seen_penalty=seen_penalty)
         self.vocab, self.blend, config = asked.vocab, o['blend'], segmenter.model.config
         self.model = copy.deepcopy(segmenter.model).cpu().float()
-        self.model.head = head_with(self.model, max_iter=iterations, tol=None)
+        self.model.head = head_with(self.model, max_iter=iterations, tol=None, solver='auto')
         lowered = torch.zeros(len(asked.vocab), 1, 1)
         lowered[list(asked.seen or ())] = o['seen_penalty']
         mean, std = (torch.tensor(v)[:, None, None] for v in (config.image_mean, config.image_std))

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
-from .core import InputError, check
+from .core import InputError, best_device, check
 
 # %% ../nbs/13c_launch.ipynb #497e2582
 LOST = re.compile(r'gloo|nccl|TCPStore|c10d|[Cc]onnection (closed|reset|refused)|[Tt]imed out|timeout', re.I)
@@ -44,7 +44,7 @@ def _forget_earlier():
     "What an earlier run of this process asked for; the processes stay joined"
     AcceleratorState._reset_state()
     if PartialState._shared_state.get('distributed_type') == DistributedType.FSDP:
-        kind = DistributedType.MULTI_GPU if torch.cuda.is_available() else DistributedType.MULTI_CPU
+        kind = DistributedType.MULTI_GPU if best_device().type == 'cuda' else DistributedType.MULTI_CPU
         PartialState._shared_state['distributed_type'] = kind
 
 def _share_on_cpus(accelerator):
@@ -66,18 +66,20 @@ def get_accelerator(
     track: str=None,        # Trackers of Accelerate: "tensorboard", "wandb", or some with commas
     folder: Path=None,      # Where they write
 ) -> Accelerator:
-    "An Accelerator for this machine, whatever an earlier run of the process used"
+    "An Accelerator for this machine, or for OTSEG_DEVICE, whatever an earlier run of the process used"
     check(timeout is None or timeout > 0, '`timeout` should be positive', timeout)
     names = [t.strip() for t in track.split(',')] if track else []
     there = [str(t) for t in get_available_trackers()]
     for t in names: check(t in there, f'the tracker should be one that is installed ({", ".join(there) or "none is"})', t,
                           'Install it with pip, or drop --track: log.csv holds the same numbers.')
     _forget_earlier()
-    processes = int(os.environ.get('WORLD_SIZE', 1))
+    processes, device = int(os.environ.get('WORLD_SIZE', 1)), best_device()
+    cpu = device.type == 'cpu' and (processes > 1 or bool(os.environ.get('OTSEG_DEVICE')))
+    if device.index is not None and processes == 1: torch.cuda.set_device(device)  # Accelerate takes the current one
     more = [] if timeout is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))]
     with joined(processes):
         accelerator = Accelerator(mixed_precision=precision, dynamo_backend='inductor' if compile else None,
-                                  cpu=processes > 1 and not torch.cuda.is_available(), kwargs_handlers=more,
+                                  cpu=cpu, kwargs_handlers=more,
                                   log_with=names or None, project_dir=folder and str(folder))
     check(accelerator.num_processes == processes, f'{processes} processes should find each other', accelerator.num_processes)
     _share_on_cpus(accelerator)

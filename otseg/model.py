@@ -23,6 +23,7 @@ from .clip import ImageEncoder, build_visual, clip_config, load_clip
 from .core import check, read_json, unknown_name
 from .decoder import ATTENTION, Decoder, RelationshipDescriptor
 from .mpsa import cosine_scores, prompt_plan, prompt_scores
+from .sinkhorn import METHODS
 from .text import text_embeddings
 from .vocab import Vocab
 
@@ -89,6 +90,7 @@ class OTSegConfig:
     eps: float = 0.05                       # Entropic regularisation
     max_iter: int = 200                     # Sinkhorn iterations at most
     tol: float | None = 1e-5                # Marginal error at which a problem stops
+    solver: str = 'auto'                    # Of the transport problems: the `method` of `sinkhorn`
     logit_scale: float | None = None        # Largest logit; None = number of text prompts, as published
     mix: str = 'plan'                       # What mixes the values of a layer: the plan, as published, or "product"
     layer_product: bool = True              # Multiply by the earlier layers' masks, as published
@@ -100,6 +102,7 @@ class OTSegConfig:
 
     def __post_init__(self):
         if self.attention not in ATTENTION: raise unknown_name('attention', self.attention, ATTENTION)
+        if self.solver not in METHODS: raise unknown_name('solver', self.solver, METHODS)
         for name in ('eps', 'max_iter', 'decoder_layers', 'vpt_depth', 'ffn_dim', 'logit_scale', 'image_size'):
             value = getattr(self, name)
             check(value is None or value > 0, f'`{name}` should be positive', value)
@@ -116,7 +119,14 @@ class OTSegConfig:
 
     @property
     def attention_kwargs(self) -> dict:
-        return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, logit_scale=self.logit_scale, mix=self.mix)
+        "Of the attention of the decoder"
+        return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, solver=self.solver, logit_scale=self.logit_scale,
+                    mix=self.mix)
+
+    @property
+    def plan_kwargs(self) -> dict:
+        "Of `prompt_plan`"
+        return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, method=self.solver)
 
     def encode(self,
         vocab: Vocab,      # Class names and templates
@@ -143,7 +153,7 @@ class OTSegHead(nn.Module):
         "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
         c = self.config
         scores = cosine_scores(text, memory)
-        plan = None if c.attention != 'mpsa' else prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol)
+        plan = None if c.attention != 'mpsa' else prompt_plan(scores, **c.plan_kwargs)
         return prompt_scores(scores, plan, c.logit_scale)
 
     def both_paths(self, text, cls, memory, maps):
@@ -248,11 +258,11 @@ def interpolate_weights(
     return model
 
 # %% ../nbs/06_model.ipynb #773021e3
-HEAD_OPTIONS = ('attention', 'eps', 'max_iter', 'tol')
+HEAD_OPTIONS = ('attention', 'eps', 'max_iter', 'tol', 'solver')
 
 def head_with(
     model: OTSeg,
-    **options,     # Some of `HEAD_OPTIONS`: attention ("mpsa" with transport, "softmax" without), eps, max_iter, tol
+    **options,     # Some of `HEAD_OPTIONS`: attention ("mpsa" with transport, "softmax" without), eps, max_iter, tol, solver
 ) -> OTSegHead:
     "The head of a model, in eval mode, with its weights and other options of the attention"
     for name in options:

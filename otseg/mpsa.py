@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core import check, l2_normalize, unknown_name
-from .sinkhorn import sinkhorn
+from .sinkhorn import METHODS, sinkhorn
 
 # %% ../nbs/02_mpsa.ipynb #77501650
 def cosine_scores(
@@ -77,6 +77,7 @@ class MPSA(nn.Module):
         eps: float=0.05,         # Entropic regularisation, in units of the cosine
         max_iter: int=200,       # Sinkhorn iterations at most
         tol: float=1e-5,         # Marginal error at which a problem stops
+        solver: str='auto',      # Of the transport problems: the `method` of `sinkhorn`
         logit_scale: float=None, # Largest mask logit; None = n, as published
         dropout: float=0.1,      # Dropout on the attention weights
         values: bool=True,       # False: mask logits only, as the last layer of a decoder needs
@@ -85,7 +86,9 @@ class MPSA(nn.Module):
     ):
         super().__init__()
         if mix not in ('plan', 'product'): raise unknown_name('mix', mix, ['plan', 'product'])
-        self.eps, self.logit_scale, self.mix, self.solver = eps, logit_scale, mix, dict(max_iter=max_iter, tol=tol)
+        if solver not in METHODS: raise unknown_name('solver', solver, METHODS)
+        self.eps, self.logit_scale, self.mix = eps, logit_scale, mix
+        self.solving = dict(max_iter=max_iter, tol=tol, method=solver)
         self.q, self.k = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.v, self.proj = (nn.Linear(dim, dim), nn.Linear(dim, dim)) if values else (None, None)
         self.dropout = nn.Dropout(dropout)
@@ -97,7 +100,7 @@ class MPSA(nn.Module):
         "Cosine of every token and prompt, (b, k, m, n)"
         return cosine_scores(self.q(query), self.k(memory))
 
-    def weights(self, scores): return prompt_plan(scores, self.eps, **self.solver)
+    def weights(self, scores): return prompt_plan(scores, self.eps, **self.solving)
 
     def maps(self, scores, weights): return prompt_scores(scores, weights, self.logit_scale)
 
@@ -120,7 +123,7 @@ class CrossAttention(MPSA):
         dim: int,               # Embedding size d
         *,
         normalize: bool=True,   # True: cosines over `eps`; False: dot products over sqrt(d), Eq 11 as written
-        **kwargs,               # As in `MPSA`; max_iter and tol are not used
+        **kwargs,               # As in `MPSA`; max_iter, tol and solver are not used
     ):
         super().__init__(dim, **kwargs)
         self.normalize, self.dim = normalize, dim

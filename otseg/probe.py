@@ -184,7 +184,7 @@ def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
     hooks = [layer.register_forward_hook(keep) for layer in layers]
     memory, refined = rearrange(visual, 'b d h w -> b (h w) d'), head.descriptor(cls, text.to(cls.dtype))
     scores = cosine_scores(refined, memory)
-    plan = prompt_plan(scores, c.eps, max_iter=c.max_iter, tol=c.tol) if c.attention == 'mpsa' else None
+    plan = prompt_plan(scores, **c.plan_kwargs) if c.attention == 'mpsa' else None
     found.append(_path_maps(self.grid, scores, plan, prompt_scores(scores, plan, c.logit_scale)))
     try: head.decoder(refined, memory, False)
     finally:

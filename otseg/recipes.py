@@ -254,7 +254,7 @@ def recipe_from_dict(
     with naming('the stored recipe', 'fit this version of otseg'):
         return Recipe(**typed(Recipe, d), model=OTSegConfig(**typed(OTSegConfig, d['model'])))
 
-FREE = ('workers', 'save_every', 'keep', 'skip_bad', 'strip')  # may be others when a run goes on
+FREE = ('workers', 'save_every', 'keep', 'skip_bad', 'strip', 'model.solver')  # may be others when a run goes on
 
 def differences(
     a: Recipe,

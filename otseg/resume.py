@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from .checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
 from .core import atomic_path, check, read_json, write_json
 from .model import OTSeg
-from .recipes import Recipe
+from .recipes import FREE, Recipe
 from .runs import FILES
 from .vocab import Vocab
 
@@ -189,7 +189,8 @@ def resume_weights(
     "Put a model back to where a checkpoint left it; returns the rest of the state"
     record = read_json(checkpoint/'config.json')
     stored, ours = record['vocab'], json.loads(json.dumps(asdict(model.config)))
-    check(record['model'] == ours, f'{checkpoint} should hold the model of this run', 'another one',
+    def fixed(model): return {k: v for k, v in model.items() if f'model.{k}' not in FREE}
+    check(fixed(record['model']) == fixed(ours), f'{checkpoint} should hold the model of this run', 'another one',
           'It may come from another run: remove it to go on from an earlier one.')
     was, hint = stored and Vocab.from_dict(stored), 'Pass the same --data.'
     check(was is None or was.names == vocab.names,

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 
 from . import __version__
-from .core import InputError, atomic_path, check, check_output, naming, read_json, write_json
+from .core import InputError, atomic_path, best_device, check, check_output, naming, read_json, write_json
 from .data import collate
 from .evaluate import own_share
 from .recipes import Recipe, differences, recipe_from_dict
@@ -141,9 +141,10 @@ def _commit() -> str | None:
 
 def environment() -> dict:
     "Versions, commit and machine kind"
+    device = best_device()
     return dict(otseg=__version__, commit=_commit(), torch=torch.__version__,
                 python=sys.version.split()[0],
-                device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU')
+                device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU')
 
 # %% ../nbs/13a_runs.ipynb #18c328a3
 def open_run(

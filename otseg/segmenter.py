@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .core import check, naming, unknown_name
+from .core import best_device, check, naming, unknown_name
 from .evaluate import SlidingOutput, predict_windows
 from .hub import HubModel
 from .model import OTSeg
@@ -62,11 +62,11 @@ class Segmenter(HubModel):
         *,
         vocab: Vocab=None,     # Classes it was trained on; None = unknown, none counts as seen
         recipe: Recipe=None,   # How it was trained; None = the published VOC numbers at the model's size
-        device: str=None,      # None = GPU if there is one
+        device: str=None,      # None = as `best_device` says: OTSEG_DEVICE, else a GPU if there is one
         precision: str='no',   # Of the model: "bf16", "fp16", or "no" = float32; scores are float32 in any case
     ):
         if precision not in PRECISIONS: raise unknown_name('precision', precision, PRECISIONS)
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.device = torch.device(device) if device else best_device()
         self.model, self.vocab, self.precision, self._text = model.eval().to(self.device), vocab, precision, None
         size = model.config.image_size or 512
         self.recipe = recipe or Recipe(image_size=size, stride=max(1, size * 5 // 6), resize=(4 * size, size),

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .bench import machine
 from .clip import weights_id
-from .core import InputError, check, read_json, seeded, unknown_name, write_json
+from .core import InputError, best_device, check, read_json, seeded, unknown_name, write_json
 from .data import TOY_PICTURES, ToyDataset
 from .model import OTSeg
 from .parts import PART_TEMPLATES, part_record, part_vocab
@@ -178,7 +178,7 @@ def run_variant(
                 seconds=dict(train=round(trained, 2), all=round(time.perf_counter() - began, 2),
                              cpu=round(time.process_time() - worked, 2)),
                 cost=step_cost(result.model, toy_scenes('train', recipe.train_transform(), vocab), recipe, vocab),
-                machine=machine('cuda' if torch.cuda.is_available() else 'cpu') | dict(threads=torch.get_num_threads()),
+                machine=machine(str(best_device())) | dict(threads=torch.get_num_threads()),
                 settings=settings, initial=started)
 
 # %% ../nbs/15e_study.ipynb #72b18e5a

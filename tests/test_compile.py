@@ -3,7 +3,6 @@ import pytest
 import torch
 from test_model import TINY, apart, pictures, prompts
 from test_model import make as make_model
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otseg.sinkhorn import sinkhorn
@@ -23,10 +22,19 @@ def make(*args, **config): return make_model(*args, **(dict(clip=CLIP, decoder_l
 def fresh():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     yield
-    torch._dynamo.reset()
+    torch.compiler.reset()
     torch.set_num_threads(threads)
+
+
+class Counter:
+    "A backend that runs each graph as it is, and counts them"
+    def __init__(self): self.graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
 
 
 class Questions(TorchDispatchMode):
@@ -44,10 +52,11 @@ class Questions(TorchDispatchMode):
 @pytest.mark.parametrize('kind, training', [*((k, True) for k in KINDS), ('to a tolerance', False)])
 def test_one_graph(kind, training):
     model, image, text = make(dropout=0., **KINDS[kind]).train(training), pictures(2), prompts()
-    plain, counter = model(image, text), CompileCounterWithBackend('aot_eager')
-    compiled = torch.compile(model, fullgraph=True, backend=counter)
-    out = compiled(image, text)
-    assert counter.frame_count == 1
+    plain, counter = model(image, text), Counter()
+    torch.compile(model, backend=counter)(image, text)
+    assert counter.graphs == 1
+    torch.compiler.reset()
+    out = torch.compile(model, fullgraph=True, backend='aot_eager')(image, text)
     assert apart(out.mask_logits().detach(), plain.mask_logits().detach()) < 1e-5
     assert apart(out.decoder_prompt_maps[0].detach(), plain.decoder_prompt_maps[0].detach()) < 1e-5
     if not training:
@@ -61,6 +70,9 @@ def test_one_graph(kind, training):
 
 
 def test_a_break_would_be_seen():
+    counter = Counter()
+    torch.compile(lambda x: x * 2 if x.sum() > 0 else x, backend=counter)(torch.ones(3))
+    assert counter.graphs > 1
     with pytest.raises(Exception, match='(?s)graph|Dynamo'):
         torch.compile(lambda x: x * 2 if x.sum() > 0 else x, fullgraph=True, backend='aot_eager')(torch.ones(3))
 
@@ -102,6 +114,38 @@ def test_a_fixed_number_of_iterations_asks_nothing(method):
         assert q.asked == []
 
 
+@pytest.mark.parametrize('solver', ['newton', 'scaling', 'log'])
+@pytest.mark.parametrize('by', ['name', 'variable'])
+def test_another_solver_is_one_graph_too(monkeypatch, solver, by):
+    "Named, or by OTSEG_SOLVER, which a graph takes as it is when it is compiled"
+    cost = (1 - spread_scores(2, 30, 5)).requires_grad_()
+    want = sinkhorn(cost, method=solver)
+    if by == 'variable': monkeypatch.setenv('OTSEG_SOLVER', solver)
+    method = solver if by == 'name' else 'auto'
+    got = torch.compile(lambda c: sinkhorn(c, method=method), fullgraph=True, backend='aot_eager')(cost)
+    assert torch.equal(got.plan, want.plan) and torch.equal(got.n_iter, want.n_iter)
+    grads = [torch.autograd.grad(out.plan.square().sum(), cost)[0] for out in (got, want)]
+    assert apart(*grads) < 1e-5
+    monkeypatch.setenv('OTSEG_SOLVER', 'log' if solver != 'log' else 'newton')
+    assert torch.equal(sinkhorn(cost, method=solver).n_iter, want.n_iter)
+
+
+def test_the_model_under_the_variable(monkeypatch):
+    "A loose tolerance tells the solvers apart"
+    model, image, text = make(tol=.1, decoder_layers=1).eval(), pictures(2), prompts()
+    with torch.no_grad():
+        plain = model(image, text).score_map
+        monkeypatch.setenv('OTSEG_SOLVER', 'log')
+        out, want = (f(image, text).score_map for f in (torch.compile(model, fullgraph=True, backend='aot_eager'), model))
+    assert apart(out, want) < 1e-5 < 1e-3 < apart(plain, want)
+
+
+def test_a_wrong_variable_is_told_when_compiling(monkeypatch):
+    monkeypatch.setenv('OTSEG_SOLVER', 'newtn')
+    with pytest.raises(Exception, match='unknown solver in OTSEG_SOLVER'):
+        torch.compile(lambda c: sinkhorn(c).plan, fullgraph=True, backend='aot_eager')(torch.rand(1, 9, 3))
+
+
 def test_a_tolerance_has_to_ask():
     "The operator hides its questions from this mode, the unrolled loop does not"
     with Questions() as q:
@@ -122,6 +166,7 @@ def test_cuda_graph():
     model, image, text = make('cuda', tol=None, max_iter=20).eval(), pictures(1, device='cuda'), prompts(device='cuda')
     with torch.no_grad():
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 model(image, text)

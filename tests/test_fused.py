@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from test_model import make, pictures, prompts
 
+import otseg.sinkhorn as room
 from otseg.core import InputError
 from otseg.fused import MAX_TILE, fused_available, fused_backward, fused_solve
+from otseg.sinkhorn import sinkhorn
 from otseg.solvers import SAFE_RANGE, spread_scores
 
 INTERPRET = os.environ.get('TRITON_INTERPRET') == '1'
@@ -43,6 +47,16 @@ def masses(size, m, even, seed):
 def costs(b, m, n, spread, seed=0):
     "1 - score, with scores whose prompt-specific part has standard deviation spread / 2"
     return (1 - spread_scores(b, m, n, spread, seed)).to(DEVICE)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    "Names of the kernels that `sinkhorn` and its gradient have called"
+    seen = []
+    for name in ('fused_solve', 'fused_backward'):
+        plain = getattr(room, name)
+        monkeypatch.setattr(room, name, lambda *args, name=name, plain=plain: seen.append(name) or plain(*args))
+    return seen
 
 
 def row_error(plan, a): return (plan.double().sum(1) - a).abs().sum(1) / a.sum(1)
@@ -155,33 +169,83 @@ def test_gradient_of_a_sharp_plan():
 
 @on_device
 @pytest.mark.parametrize('eps, max_iter', [(.05, 200), (1e-3, 12)])  # the second: the kernel leaves some to Newton
-def test_sinkhorn_takes_the_kernel_and_agrees_with_newton(monkeypatch, eps, max_iter):
-    import otseg.sinkhorn as room
-    calls = []
-    for name in ('fused_solve', 'fused_backward'):
-        plain = getattr(room, name)
-        monkeypatch.setattr(room, name, lambda *args, name=name, plain=plain: calls.append(name) or plain(*args))
+def test_sinkhorn_takes_the_kernel_and_agrees_with_newton(calls, eps, max_iter):
     cost = torch.cat([costs(3, 40, 6, .25), costs(1, 40, 6, .02)]).requires_grad_()
     grad, results = torch.randn(4, 40, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE), {}
-    for method in ('auto', 'newton'):
-        out = room.sinkhorn(cost, eps, tol=1e-5, max_iter=max_iter if method == 'auto' else 200, method=method)
+    for method in ('fused', 'newton'):
+        out = sinkhorn(cost, eps, tol=1e-5, max_iter=max_iter if method == 'fused' else 200, method=method)
         (out.plan * grad).sum().backward()
         results[method], cost.grad = (out, cost.grad), None
-    assert calls == ['fused_solve', 'fused_backward', 'fused_backward']
-    (ours, ours_grad), (newton, newton_grad) = results['auto'], results['newton']
+    assert calls == ['fused_solve', 'fused_backward']  # Newton's gradient is not the kernel's
+    (ours, ours_grad), (newton, newton_grad) = results['fused'], results['newton']
     if eps == .05: assert ours.converged.all()
     assert (ours.plan - newton.plan)[ours.converged].abs().max() < 2e-5 and ours.converged[3]
     assert (ours.g - newton.g)[ours.converged].abs().max() < 1e-4
     assert (ours_grad - newton_grad)[ours.converged].norm() < 1e-3 * newton_grad.norm()
     a, b = (torch.rand(4, s).to(DEVICE).softmax(-1).requires_grad_() for s in (40, 6))  # masses: by torch's gradient
-    room.sinkhorn(cost, a=a, b=b, tol=1e-5).plan.square().sum().backward()
-    assert a.grad.isfinite().all() and b.grad.isfinite().all() and len(calls) == 4
+    sinkhorn(cost, a=a, b=b, tol=1e-5, method='fused').plan.square().sum().backward()
+    assert a.grad.isfinite().all() and b.grad.isfinite().all() and calls[2:] == ['fused_solve']
+
+
+@on_device
+def test_the_kernel_has_to_be_asked_for(monkeypatch, calls):
+    "By name, by OTSEG_SOLVER, or by the constant that makes it the default; a named method wins over both"
+    def used(**options):
+        calls.clear()
+        cost = costs(2, 30, 5, .25).requires_grad_()
+        sinkhorn(cost, **options).plan.square().sum().backward()
+        return calls[:]
+    both = ['fused_solve', 'fused_backward']
+    assert used() == [] and used(method='fused') == both
+    monkeypatch.setenv('OTSEG_SOLVER', 'fused')
+    assert used() == both and used(method='newton') == used(tol=None, max_iter=9) == used(grad='unrolled') == []
+    monkeypatch.delenv('OTSEG_SOLVER')
+    monkeypatch.setattr(room, 'FUSED_BY_DEFAULT', True)
+    assert used() == both and used(method='newton') == used(tol=None, max_iter=9) == used(grad='unrolled') == []
+    monkeypatch.setenv('OTSEG_SOLVER', 'log')
+    assert used() == []
+
+
+@on_device
+def test_the_default_leaves_what_the_kernel_does_not_take(monkeypatch, calls):
+    monkeypatch.setattr(room, 'FUSED_BY_DEFAULT', True)
+    for cost in (costs(1, 20, 4, .25).double(), costs(1, 20, 65, .25)):
+        calls.clear()
+        assert sinkhorn(cost.requires_grad_()).converged.all() and calls == []
+        with pytest.raises(InputError, match='the fused kernel should have .*, got .*Use method="newton"'):
+            sinkhorn(cost, method='fused')
+
+
+@on_device
+def test_compiled(calls):
+    "Forward and backward are operators to a compiler"
+    cost, grad = costs(2, 30, 5, .25).requires_grad_(), torch.randn(2, 30, 5).to(DEVICE)
+    plain = sinkhorn(cost, method='fused').plan
+    want, = torch.autograd.grad(plain, cost, grad)
+    compiled = torch.compile(lambda c: sinkhorn(c, method='fused').plan, fullgraph=True, backend='aot_eager')
+    calls.clear()
+    plan = compiled(cost)
+    got, = torch.autograd.grad(plan, cost, grad)
+    assert 'fused_solve' in calls and torch.equal(plan, plain)
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+@on_device
+def test_the_model_takes_it(calls):
+    "Every plan of the model, and none of its softmax twin"
+    model, image, text = make(DEVICE, solver='fused').train(), pictures(1, device=DEVICE), prompts(device=DEVICE)
+    model(image, text).mask_logits().square().mean().backward()
+    assert calls == ['fused_solve'] * 4 + ['fused_backward'] * 4
+    calls.clear()
+    make(DEVICE).eval()(image, text)
+    make(DEVICE, solver='fused', attention='softmax').eval()(image, text)
+    assert calls == []
 
 
 @pytest.mark.gpu
 @here_only
 @pytest.mark.parametrize('b, m, n, eps, tol', [
-    (171, 1024, 8, .05, 1e-6), (59, 1024, 8, .01, 1e-5), (20, 900, 6, .05, 1e-6), (5, 4096, 8, .05, 1e-6),
+    (171, 1024, 8, .05, 1e-6), (59, 1024, 8, .01, 1e-5), (20, 900, 6, .05, 1e-6), (5, MAX_TILE // 8, 8, .05, 1e-6),
     (5, 1024, 16, .05, 1e-6), (3, 1000, 32, .05, 1e-6), (3, 500, 64, .05, 1e-6)])
 def test_full_size_on_a_gpu(b, m, n, eps, tol):
     cost, mass_m, mass_n = costs(b, m, n, .25), masses(1, m, True, 0), masses(1, n, True, 0)
@@ -202,6 +266,43 @@ def test_what_does_not_fit_is_refused():
     assert fused_available(z(2, 3, 4)) == INTERPRET
     with pytest.raises(InputError, match='fused_available'):
         fused_solve(z(1, 9000, 8), .1, z(1, 9000), z(1, 8), 5, None)
+
+
+@on_device
+def test_masses_elsewhere():
+    "The kernel refuses them, `sinkhorn` moves them"
+    cost, a, b = costs(1, 20, 4, .25), masses(1, 20, True, 0), masses(1, 4, True, 0)
+    with pytest.raises(InputError, match='masses should be on .* got .*Move them'):
+        fused_solve(cost, .1, a, b.to('meta'), 5, None)
+    assert sinkhorn(cost, a=a[0].cpu(), b=b[0].cpu(), method='fused').plan.device == cost.device
+
+
+@needs_triton
+@pytest.mark.parametrize('place, hip, capability, says', [
+    ('cuda', None, (7, 5), ('a GPU of compute capability 8.0 or more', '7.5')), ('cuda', None, (8, 0), None),
+    ('cuda', '6.0', (9, 0), ("an NVIDIA GPU, or Triton's interpreter", 'costs on cuda')),
+    ('cpu', None, (9, 0), ("an NVIDIA GPU, or Triton's interpreter", 'costs on cpu'))])
+def test_which_gpus_it_needs(monkeypatch, place, hip, capability, says):
+    import otseg.fused as module
+    monkeypatch.setattr(module, 'INTERPRETED', False)
+    monkeypatch.setattr(torch.version, 'hip', hip)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    cost = SimpleNamespace(device=torch.device(place), dtype=torch.float32, ndim=3, shape=(2, 30, 5))
+    assert module.fused_obstacle(cost) == says and module.fused_available(cost) == (says is None)
+
+
+def test_without_triton(monkeypatch):
+    import otseg.fused as module
+    monkeypatch.setattr(module, 'triton', None)
+    with pytest.raises(InputError, match='the fused kernel should have Triton, got none installed. Use method="newton"'):
+        sinkhorn(torch.rand(1, 20, 4), method='fused')
+
+
+@here_only
+def test_without_a_gpu():
+    with pytest.raises(InputError, match="should have (an NVIDIA GPU, or Triton's interpreter, got costs on cpu|Triton, got none)"):
+        sinkhorn(torch.rand(1, 20, 4), method='fused')
 
 
 @here_only
@@ -227,27 +328,34 @@ def test_compiles_for_gpus(tmp_path):
     assert all(k['bytes'] > 0 and k['shared'] <= 99 * 1024 for k in built), built
 
 
-SHAPES = [(90, 'solve', 1024, 8), (90, 'solve', 4096, 8), (90, 'solve', 512, 64), (80, 'solve', 1000, 6),
-          (90, 'gradient', 1024, 8), (90, 'gradient', 4096, 8), (80, 'gradient', 512, 64)]
+SHAPES = [(90, 'solve', 1024, 8), (90, 'solve', MAX_TILE // 8, 8), (90, 'solve', 512, 64), (80, 'solve', 1000, 6),
+          (90, 'gradient', 1024, 8), (90, 'gradient', MAX_TILE // 8, 8), (80, 'gradient', 512, 64)]
 
 
 def compile_kernels():
-    "Print one line of JSON for each of SHAPES; a stand-in tells Triton which GPU to compile for"
-    from types import SimpleNamespace
-
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
+    "Print one line of JSON for each of SHAPES, compiled as for a launch, for GPUs that need not be there"
+    import triton
+    from triton.backends import compiler
+    from triton.compiler import ASTSource
 
     from otseg.fused import _gradient_kernel, _options, _solve_kernel
-    f = torch.float32
+    old = tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3)
     for arch, kind, m, n in SHAPES:
-        driver.set_active(SimpleNamespace(get_current_target=lambda arch=arch: GPUTarget('cuda', arch, 32),
-                                          get_current_device=lambda arch=arch: arch, get_current_stream=lambda _: 0))
         if kind == 'solve':
-            strides = (m * n, m, 0, 1, 0, 1) if n > 16 else (m * n, 1, 0, 1, 0, 1)
-            built = _solve_kernel.warmup(*[f] * 7, torch.int64, *strides, m, .05, 1e-5, 200, grid=(1,),
-                                         cost_m=1 if n > 16 else n, n=n, span=SAFE_RANGE, **_options(m, n))
-        else: built = _gradient_kernel.warmup(f, f, f, m, n=n, grid=(1,), **_options(m, n, matrices=2))
+            kernel, options, fixed = _solve_kernel, _options(m, n), dict(n=n, cost_m=1 if n > 16 else n, span=SAFE_RANGE)
+            types = dict(eps='fp32', tol='fp32', n_iter_ptr='*i64')
+            sizes = dict(cost_b=m * n, cost_n=m if n > 16 else 1, a_b=0, a_m=1, b_b=0, b_n=1, m=m, max_iter=200)
+        else: kernel, options, fixed, types, sizes = _gradient_kernel, _options(m, n, matrices=2), dict(n=n), {}, dict(m=m)
+        fixed |= {k: options.pop(k) for k in ('M', 'N')} | {k: v for k, v in sizes.items() if v == 1}  # as a launch does
+        whole = [i for i, k in enumerate(kernel.arg_names) if k.endswith('_ptr') or k not in fixed and sizes.get(k, 1) % 16 == 0]
+        types |= {k: 'constexpr' for k in fixed}
+        signature = {k: types.get(k, '*fp32' if k.endswith('_ptr') else 'i32') for k in kernel.arg_names}
+        if old:
+            signature = {k: v for k, v in signature.items() if v != 'constexpr'}
+            attrs = compiler.AttrsDescriptor.from_hints({i: 16 for i in whole})
+        else: attrs = {(i,): [['tt.divisibility', 16]] for i in whole}
+        built = triton.compile(ASTSource(kernel, signature, fixed, attrs), target=compiler.GPUTarget('cuda', arch, 32),
+                               options=options)
         size = dict(shared=built.metadata.shared, bytes=len(built.asm['cubin']))
         print(json.dumps(dict(arch=arch, kind=kind, m=m, n=n, **size)))
 

@@ -428,10 +428,11 @@ def test_overhead_of_the_trainer():
     r = override(get_recipe('toy'), steps=28, workers=0)
     data = load_dataset('toy', split='train', n=32, transform=r.train_transform())
     run = _Run(r, None, None, data, None, get_accelerator())
-    batches = [next(run.batches) for _ in range(2)]
+    device = run.accelerator.device
+    batches = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in next(run.batches).items()} for _ in range(2)]
     run.batches = itertools.cycle(batches)
     torch.manual_seed(0)
-    model = OTSeg(r.model_config()).train()
+    model = OTSeg(r.model_config()).train().to(device)
     optimizer = torch.optim.AdamW(model.parameter_groups(r.lr, r.weight_decay))
     run.model.train()
 
