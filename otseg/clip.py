@@ -189,9 +189,9 @@ def _load_tag(clip, tag):
 
 def _check_quickgelu(model, clip):
     "OpenAI's weights were trained with QuickGELU; with another activation they give plausible, worse features"
-    acts = [m.mlp.gelu for m in model.visual.transformer.resblocks]
-    check(all(isinstance(a, QuickGELU) for a in acts), "OpenAI's weights should run with QuickGELU",
-          f'{type(acts[0]).__name__} in {clip}',
+    acts = [type(m).__name__ for m in model.modules() if isinstance(m, (QuickGELU, nn.GELU))]
+    check({*acts} == {'QuickGELU'}, "OpenAI's weights should run with QuickGELU",
+          f'{" and ".join(sorted({*acts})) or f"none that is known of open_clip {open_clip.__version__}"} in {clip}',
           f'Use the architecture {str(clip).removesuffix("-quickgelu")}-quickgelu.')
 
 # %% ../nbs/04_clip.ipynb #1948925b
