@@ -146,7 +146,8 @@ def _commit() -> str | None:
     "Commit of the package, if it runs from its repository"
     root = Path(str(files('otseg'))).parent
     if not (root/'.git').exists() or not shutil.which('git'): return None
-    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
+    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True,
+                         text=True, encoding='utf-8')
     return got.stdout.strip() if got.returncode == 0 else None
 
 def environment() -> dict:
@@ -196,10 +197,10 @@ class StepTable:
         start: int=0,        # Rows of an earlier call from this step on are dropped: they come again
     ):
         self.rows = [r for r in self.read(path, columns) if int(r['step']) < start]
-        with atomic_path(path) as tmp, open(tmp, 'w', newline='') as f:
+        with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
             table = csv.DictWriter(f, columns, extrasaction='ignore')
             table.writeheader(); table.writerows(self.rows)
-        self.file = open(path, 'a', newline='', buffering=1)
+        self.file = open(path, 'a', newline='', encoding='utf-8', buffering=1)
         self.csv = csv.DictWriter(self.file, columns, extrasaction='ignore')
 
     @staticmethod

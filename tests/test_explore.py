@@ -177,7 +177,11 @@ def test_a_small_eps_takes_many_iterations(segmenter):
 
 def test_figure_is_saved(segmenter, monkeypatch):
     drawn, draw = [], explorer.plot_prompt_maps
-    monkeypatch.setattr(explorer, 'plot_prompt_maps', lambda p, *args, **kwargs: drawn.append(p.shape) or draw(p, *args, **kwargs))
+
+    def note(picture, *args, **kwargs):
+        drawn.append(picture.shape)
+        return draw(picture, *args, **kwargs)
+    monkeypatch.setattr(explorer, 'plot_prompt_maps', note)
     e = explore(segmenter)
     e.handles.save.click()
     assert e.link.value.count('href="data:image/png;base64,') == 1 and 'score-map.png' in e.link.value

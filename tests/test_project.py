@@ -18,7 +18,7 @@ PROJECT = 'pyproject.toml', 'settings.ini', 'setup.py', 'MANIFEST.in', 'README.m
 def python(code, cwd):
     "Run code in its own process; `IN_TEST` would make nbdev do nothing"
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=env, capture_output=True, text=True, encoding='utf-8')
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -48,7 +48,7 @@ def test_modules_are_what_the_notebooks_export(root, copy):
     python('from nbdev.doclinks import nbdev_export; nbdev_export()', copy)
     changed = differing(files(root / 'otseg', '*.py'), files(copy / 'otseg', '*.py'))
     assert not changed, 'run `make export` (or move an edit of a module into its notebook)'
-    assert (root / 'pyproject.toml').read_text() == (copy / 'pyproject.toml').read_text()
+    assert (root / 'pyproject.toml').read_text(encoding='utf-8') == (copy / 'pyproject.toml').read_text(encoding='utf-8')
 
 
 def test_notebooks_are_clean(root, copy):
@@ -57,7 +57,8 @@ def test_notebooks_are_clean(root, copy):
 
 
 def test_readme_is_up_to_date(root):
-    done = subprocess.run([sys.executable, root / 'scripts/readme.py', '--check'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, root / 'scripts/readme.py', '--check'], capture_output=True, text=True,
+                          encoding='utf-8')
     assert done.returncode == 0, done.stderr
 
 

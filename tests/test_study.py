@@ -40,9 +40,10 @@ def process(name, *argv):
     "The command in a process of its own: what it starts itself has to find its way without the tests"
     script = Path(name).resolve()
     script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name].partition(":")[2]} as f\n'
-                      'if __name__ == "__main__": sys.exit(f())\n')
+                      'if __name__ == "__main__": sys.exit(f())\n', encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
-    got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300)
+    got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300,
+                         encoding='utf-8')
     return got.returncode, got.stdout, got.stderr
 
 
@@ -76,7 +77,7 @@ def test_processes_give_what_one_process_gives(result, folder):
     _, files = result
     assert shell(*ONE)[0] == 0
     for name in ('softmax-6-0', 'softmax-6-1'):
-        here, there = json.loads(Path(f'new/attention/{name}.json').read_text()), files[f'attention/{name}.json']
+        here, there = json.loads(Path(f'new/attention/{name}.json').read_text(encoding='utf-8')), files[f'attention/{name}.json']
         timed = {'seconds', 'cost'}
         assert {k: v for k, v in here.items() if k not in timed} == {k: v for k, v in there.items() if k not in timed}
 
@@ -175,7 +176,7 @@ def test_words_that_are_no_options(folder):
 
 
 def test_output_that_is_a_file(folder):
-    Path('notes.txt').write_text('mine')
+    Path('notes.txt').write_text('mine', encoding='utf-8')
     refused('otseg-study', 'eps', '--output', 'notes.txt', says='notes.txt should be a folder')
 
 
@@ -183,10 +184,10 @@ def test_files_that_are_no_runs_of_this_study(folder):
     assert shell(*ONE)[0] == 0
     path = Path('new/attention/softmax-6-1.json')
     refused(*ONE, '--steps', '3', says=['softmax-6-0.json should be a run of this study', 'recipe.steps: 2 there, 3 here'])
-    whole = path.read_text()
+    whole = path.read_text(encoding='utf-8')
     for text, says in ((whole[:99], 'is not valid JSON'), ('[]', 'should be the record of a run'),
                        (whole.replace('sha256:', 'sha256:0'), 'clip: sha256:0')):
-        path.write_text(text)
+        path.write_text(text, encoding='utf-8')
         refused(*ONE, says=[str(path), says])
 
 

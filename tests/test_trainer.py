@@ -84,7 +84,7 @@ def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for 
 
 
 def column(path, name):
-    with open(path, newline='') as f: return [r[name] for r in csv.DictReader(f)]
+    with open(path, newline='', encoding='utf-8') as f: return [r[name] for r in csv.DictReader(f)]
 
 
 def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('checkpoints/step_*'))]
@@ -95,6 +95,7 @@ def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('che
 @pytest.fixture(scope='module')
 def server():
     "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
+    if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['otseg.train'])
     return context
@@ -272,10 +273,10 @@ def child(server, target, *args, after=None):
 
 def whole(run):
     "Every byte that a run leaves, but for times"
-    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text().splitlines()]
+    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text(encoding='utf-8').splitlines()]
     names = sorted(p.relative_to(run).as_posix() for p in run.rglob('*'))
     bits = {p.relative_to(run).as_posix(): load_file(p) for p in run.rglob('model.safetensors')}
-    return log, (run/'scores.csv').read_text(), names, bits
+    return log, (run/'scores.csv').read_text(encoding='utf-8'), names, bits
 
 
 def equal_runs(a, b):
@@ -359,6 +360,7 @@ def test_bad_pictures(tmp_path):
     assert again.losses == got[0].losses[9:] and same(weights(tmp_path/'0'), weights(tmp_path/'2'))
 
 
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='a process ends by a signal: POSIX')
 def test_a_loader_process_that_dies(tmp_path):
     told = 'that load pictures should go on, got one that ended with SIGKILL, reading picture 3. Memory'
     with pytest.raises(InputError, match=told):

@@ -35,7 +35,7 @@ def killed_after(server, run, r, row, seconds):  # noqa: F811
 
 def left(run):
     "Log without times, names of all files, weights of every checkpoint"
-    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text().splitlines()]
+    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text(encoding='utf-8').splitlines()]
     files = sorted(p.relative_to(run).as_posix() for p in run.rglob('*'))
     return log, files, {p.relative_to(run): load_file(p) for p in sorted(run.rglob('model.safetensors'))}
 
