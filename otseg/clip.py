@@ -77,8 +77,8 @@ def _read_state_dict(path: Path) -> tuple[dict, bool]:
         try: state, scripted = torch.jit.load(str(path), map_location='cpu').state_dict(), True
         except RuntimeError: state, scripted = torch.load(path, map_location='cpu', weights_only=True), False
     except Exception as e:
-        raise InputError(f'{path} cannot be read as CLIP weights ({type(e).__name__}: {str(e).splitlines()[0]}). '
-                         'Download it again.') from None
+        told = ': '.join([type(e).__name__, *str(e).splitlines()[:1]])
+        raise InputError(f'{path} cannot be read as CLIP weights ({told}). Download it again.') from None
     state = state.get('state_dict', state)
     state = {k.removeprefix('module.'): v for k, v in state.items()}
     return {k: v for k, v in state.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}, scripted

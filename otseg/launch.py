@@ -50,8 +50,8 @@ def joined(
 def _forget_earlier():
     "What an earlier run of this process asked for; the processes stay joined"
     reset = getattr(AcceleratorState, '_reset_state', None)  # Accelerate has no public way
-    check(reset, 'accelerate should be of version 1.6 or higher, and below 2', accelerate.__version__,
-          'pip install "accelerate>=1.6,<2"')
+    check(reset, 'accelerate should be of version 1.7 or higher, and below 2', accelerate.__version__,
+          'pip install "accelerate>=1.7,<2"')
     reset()
     if not dist.is_available() or not dist.is_initialized(): return
     on_gpus = torch.cuda.is_available()

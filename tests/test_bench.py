@@ -89,8 +89,8 @@ def test_options(folder, more, says): refused(*RUN, *more.split(), says=says)
 
 
 def test_words_that_are_no_options(folder):
-    misused(*RUN, '--colour', 'red', says='unrecognized arguments: --colour red')
-    misused(*RUN, '--repeats', '1.5', says="invalid int value: '1.5'")
+    misused(*RUN, '--colour', 'red', says='--colour')
+    misused(*RUN, '--repeats', '1.5', says='1.5')
 
 
 def test_output_that_is_a_file(folder):

