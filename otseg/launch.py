@@ -69,7 +69,8 @@ def _share_on_cpus(accelerator):
     check(plugin.fsdp_version == 2, 'FSDP should be of version 2', plugin.fsdp_version,
           'Write `fsdp_version: 2` into the configuration of Accelerate.')
     able = torch.cuda.is_available() or hasattr(torch.cpu.Stream, 'record_event')
-    check(able, 'torch should be of version 2.7 or higher to shard a model on CPUs', torch.__version__, 'Upgrade it, or train without FSDP.')
+    check(able, 'torch should be of version 2.7 or higher to shard a model on CPUs', torch.__version__,
+          'Upgrade it, or train without FSDP.')
     plugin.cpu_ram_efficient_loading = False  # every process has built the model, from the same seed
 
 def get_accelerator(
