@@ -159,7 +159,7 @@ def machine(device: str) -> dict:
         try: return version(name)
         except PackageNotFoundError: return None
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
     cpu = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
     own = dict(cpu=cpu, cores=os.cpu_count(), pot=installed('POT'), geomloss=installed('geomloss'))
     return environment() | own | (dict(device='CPU') if device == 'cpu' else {})

@@ -85,7 +85,7 @@ def export_model(
     fixed, example = FixedClasses(segmenter, classes, **kwargs).eval(), _example(size)
     own = copy.deepcopy(segmenter.model).cpu().float()
     wanted = own((example.float() / 255 - fixed.mean) / fixed.std, fixed.text, maps=False).mask_probs(fixed.blend)
-    program = torch.export.export(fixed, (example,))
+    program = torch.export.export(fixed, (example,), strict=False)  # as later versions of torch do by themselves
     off = float((program.module()(example)[0] + fixed.lowered - wanted).abs().max())
     check(off <= tol, f'the exported model should say what the model says, to {tol:g}', f'{off:.1e}', 'Pass more `iterations`.')
     with atomic_path(path) as tmp:

@@ -8,11 +8,12 @@ Docs: https://otseg.github.io/otseg/launch.html.md"""
 __all__ = ['LOST', 'joined', 'get_accelerator', 'start_trackers', 'is_sharded']
 
 # %% ../nbs/13c_launch.ipynb #ba1bfa9b
-import os, re
+import os, re, traceback
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import accelerate
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -25,6 +26,12 @@ from .core import InputError, best_device, check
 # %% ../nbs/13c_launch.ipynb #497e2582
 LOST = re.compile(r'gloo|nccl|TCPStore|c10d|[Cc]onnection (closed|reset|refused)|[Tt]imed out|timeout', re.I)
 
+def _is_exchange(error: Exception) -> bool:
+    "Whether an error is of processes that exchange something: by its class, its words, or the module that raised it"
+    if isinstance(error, (dist.DistError, ConnectionError)) or LOST.search(str(error)): return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return f'{frame.f_globals.get("__name__")}.'.startswith('torch.distributed.')
+
 @contextmanager
 def joined(
     processes: int,         # How many there are
@@ -32,30 +39,38 @@ def joined(
 ):
     "A lost connection between processes is one line that says what to do"
     try: yield
-    except RuntimeError as e:
-        if processes == 1 or not (isinstance(e, dist.DistError) or LOST.search(str(e))): raise
+    except (RuntimeError, ConnectionError) as e:
+        if processes == 1 or not _is_exchange(e): raise
         told = re.sub(r'^\[\S+:\d+\] ', '', (str(e).strip() or type(e).__name__).splitlines()[0])
         told = told.partition('. This is')[0].rstrip(' .')
         raise InputError(f'all {processes} processes should go on, got one that is lost ({told}). See what the others say, '
-                         f'then start all of them again{" with " * bool(again)}{again}.') from None
+                         f'then start all of them again{" with " * bool(again)}{again}.') from e
 
 # %% ../nbs/13c_launch.ipynb #86cecdac
 def _forget_earlier():
     "What an earlier run of this process asked for; the processes stay joined"
-    AcceleratorState._reset_state()
-    if PartialState._shared_state.get('distributed_type') == DistributedType.FSDP:
-        kind = DistributedType.MULTI_GPU if best_device().type == 'cuda' else DistributedType.MULTI_CPU
-        PartialState._shared_state['distributed_type'] = kind
+    reset = getattr(AcceleratorState, '_reset_state', None)  # Accelerate has no public way
+    check(reset, 'accelerate should be of version 1.7 or higher, and below 2', accelerate.__version__,
+          'pip install "accelerate>=1.7,<2"')
+    reset()
+    if not dist.is_available() or not dist.is_initialized(): return
+    on_gpus = best_device().type == 'cuda'
+    state = PartialState(cpu=not on_gpus)
+    if state.distributed_type == DistributedType.FSDP:
+        state.distributed_type = DistributedType.MULTI_GPU if on_gpus else DistributedType.MULTI_CPU
 
 def _share_on_cpus(accelerator):
     "Fully sharded data parallel where the launcher asks for it"
     if os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true' or accelerator.num_processes == 1: return
     if accelerator.distributed_type != DistributedType.FSDP:
-        PartialState._shared_state['distributed_type'] = accelerator.state.distributed_type = DistributedType.FSDP
+        PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     plugin = accelerator.state.fsdp_plugin
     check(plugin.fsdp_version == 2, 'FSDP should be of version 2', plugin.fsdp_version,
           'Write `fsdp_version: 2` into the configuration of Accelerate.')
+    able = torch.cuda.is_available() or hasattr(torch.cpu.Stream, 'record_event')
+    check(able, 'torch should be of version 2.7 or higher to shard a model on CPUs', torch.__version__,
+          'Upgrade it, or train without FSDP.')
     plugin.cpu_ram_efficient_loading = False  # every process has built the model, from the same seed
 
 def get_accelerator(

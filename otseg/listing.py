@@ -87,7 +87,7 @@ def find_pictures(
     check(root.is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
     folders = [(root/b, root/b/i.format(split=split)) for b in layout.base for i in layout.images]
     base, images = next(((b, i) for b, i in folders if i.is_dir()), (None, None))
-    places = ' or '.join(str(i.relative_to(root)) for _, i in folders)
+    places = ' or '.join(i.relative_to(root).as_posix() for _, i in folders)
     check(base is not None, f'{root} should hold pictures in {places}', 'no such folder',
           f'Check the path and the split, {split!r}.')
     return [base, *(p for p in base.parents if p.is_relative_to(root) and base != root)], images

@@ -254,4 +254,4 @@ def check_dataset(
     return Report(name, str(root), vocab, reports, absent)
 
 def _folder(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

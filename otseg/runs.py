@@ -9,8 +9,9 @@ __all__ = ['LOG', 'SCORES', 'CLASSES', 'TABLES', 'FILES', 'mix_seed', 'StepSampl
            'read_batches', 'read_share', 'environment', 'open_run', 'StepTable', 'RunLog', 'discard_run', 'NotFinite']
 
 # %% ../nbs/13a_runs.ipynb #8a21a209
-import csv, os, re, shutil, subprocess, sys, time
+import csv, os, shutil, signal, subprocess, sys, time
 from importlib.resources import files
+from multiprocessing import active_children
 from pathlib import Path
 
 import torch
@@ -108,20 +109,29 @@ def collate_pictures(
     return collate(samples) | dict(skipped={i: why for s in samples for i, why in s['skipped'].items()})
 
 # %% ../nbs/13a_runs.ipynb #8bd3f9d9
+def _ended(workers) -> str:
+    "In words how the processes that ended did so; empty where none did"
+    codes = dict.fromkeys(p.exitcode for p in workers if p.exitcode)
+    names = {s.value: s.name for s in signal.Signals}
+    how = ' and '.join(names.get(-code, f'exit code {code}') for code in codes)
+    return f'one that ended with {how}' if how else ''
+
 def read_batches(
     loader,  # A `DataLoader`
 ):
     "The batches of a loader; an error of a worker process loses its traceback, one that ends tells its picture"
-    try: yield from loader
+    before = active_children()
+    batches = iter(loader)
+    workers = [p for p in active_children() if p not in before]
+    try: yield from batches
     except InputError as e: raise InputError(str(e).rpartition('InputError: ')[2].strip()) from None
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e): raise
-        told = str(e).splitlines()[0].rstrip(' .')
-        found = re.search(r'pid\S* ([\d, ]+)', told)
-        pids = {int(p) for p in found[1].split(',')} if found else ()
+    except RuntimeError as e:  # asked of the processes: the words differ between versions of torch
+        how = _ended(workers) or ('one that did not start' if len(workers) < loader.num_workers else '')
+        if not how: raise
+        pids = {p.pid for p in workers if p.exitcode}
         names = loader.dataset.read_by(pids) if isinstance(loader.dataset, Pictures) else []
-        raise InputError(f'the processes that load pictures should go on, got {told}{", reading " * bool(names)}'
-                         f'{", ".join(names)}. Memory may be short: pass fewer --workers.') from None
+        raise InputError(f'the processes that load pictures should go on, got {how}{", reading " * bool(names)}'
+                         f'{", ".join(names)}. Memory may be short: pass fewer --workers.') from e
 
 # %% ../nbs/13a_runs.ipynb #06bcc130
 def read_share(
@@ -136,7 +146,8 @@ def _commit() -> str | None:
     "Commit of the package, if it runs from its repository"
     root = Path(str(files('otseg'))).parent
     if not (root/'.git').exists() or not shutil.which('git'): return None
-    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
+    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True,
+                         text=True, encoding='utf-8')
     return got.stdout.strip() if got.returncode == 0 else None
 
 def environment() -> dict:
@@ -187,10 +198,10 @@ class StepTable:
         start: int=0,        # Rows of an earlier call from this step on are dropped: they come again
     ):
         self.rows = [r for r in self.read(path, columns) if int(r['step']) < start]
-        with atomic_path(path) as tmp, open(tmp, 'w', newline='') as f:
+        with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
             table = csv.DictWriter(f, columns, extrasaction='ignore')
             table.writeheader(); table.writerows(self.rows)
-        self.file = open(path, 'a', newline='', buffering=1)
+        self.file = open(path, 'a', newline='', encoding='utf-8', buffering=1)
         self.csv = csv.DictWriter(self.file, columns, extrasaction='ignore')
 
     @staticmethod

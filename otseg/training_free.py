@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/training_free.html.md"""
 __all__ = ['TrainingFree']
 
 # %% ../nbs/06a_training_free.ipynb #2f202fe8
-import torch.nn.functional as F
+import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,11 +42,9 @@ class TrainingFree(nn.Module):
         clip, (x, (h, _)) = self.image_encoder.clip, self.image_encoder.embed(image)
         *blocks, last = clip.transformer.resblocks
         for block in blocks: x = block(x)
-        x, d = x[:, 1:], x.shape[-1]
-        v = F.linear(last.ln_1(x), last.attn.in_proj_weight[2 * d:], last.attn.in_proj_bias[2 * d:])
-        x = x + last.ls_1(last.attn.out_proj(v))
-        x = clip.ln_post(x + last.ls_2(last.mlp(last.ln_2(x)))) @ clip.proj
-        return rearrange(l2_normalize(x), 'b (h w) d -> b d h w', h=h)
+        alone = rearrange(x[:, 1:], 'b t w -> (b t) 1 w').split(2**15)  # kernels of CUDA take no more sequences at once
+        x = clip.ln_post(torch.cat([last(t) for t in alone])) @ clip.proj
+        return rearrange(l2_normalize(x), '(b h w) 1 d -> b d h w', b=len(image), h=h)
 
     def forward(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size

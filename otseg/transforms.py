@@ -55,7 +55,7 @@ class KeepRatioResize(v2.Transform):
 
     def transform(self, inpt, params):
         if isinstance(inpt, tv_tensors.Mask) and not self.masks: return inpt
-        return self._call_kernel(F.resize, inpt, params['size'], antialias=True)  # masks: nearest, by their type
+        return F.resize(inpt, params['size'], antialias=True)  # masks: nearest, by their type
 
 # %% ../nbs/11_transforms.ipynb #93398e7c
 def _pair(
@@ -95,7 +95,7 @@ class CategoryRatioCrop(v2.Transform):
         return dict(top=top, left=left, height=height, width=width)
 
     def transform(self, inpt, params):
-        cropped = self._call_kernel(F.crop, inpt, **params)
+        cropped = F.crop(inpt, **params)
         return tv_tensors.wrap(cropped.contiguous(), like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else cropped
 
 # %% ../nbs/11_transforms.ipynb #85994059
@@ -126,7 +126,7 @@ class PadTo(v2.Transform):
     def transform(self, inpt, params):
         h, w = v2.query_size([inpt])
         padding = [0, 0, max(0, self.size[1] - w), max(0, self.size[0] - h)]
-        return self._call_kernel(F.pad, inpt, padding, fill=IGNORE if isinstance(inpt, tv_tensors.Mask) else 0)
+        return F.pad(inpt, padding, fill=IGNORE if isinstance(inpt, tv_tensors.Mask) else 0)
 
 # %% ../nbs/11_transforms.ipynb #e5413cbb
 def train_transform(

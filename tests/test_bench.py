@@ -20,7 +20,7 @@ def result(tmp_path_factory):
         m.chdir(tmp_path_factory.mktemp('bench'))
         code, out, err = shell(*RUN, '--device', 'cpu', '--threads', '1,2', '--seed', '3')
         assert code == 0, err
-        return out, json.loads(Path('new/bench.json').read_text()), tree('new')
+        return out, json.loads(Path('new/bench.json').read_text(encoding='utf-8')), tree('new')
 
 
 def test_files(result):
@@ -89,12 +89,12 @@ def test_options(folder, more, says): refused(*RUN, *more.split(), says=says)
 
 
 def test_words_that_are_no_options(folder):
-    misused(*RUN, '--colour', 'red', says='unrecognized arguments: --colour red')
-    misused(*RUN, '--repeats', '1.5', says="invalid int value: '1.5'")
+    misused(*RUN, '--colour', 'red', says='--colour')
+    misused(*RUN, '--repeats', '1.5', says='1.5')
 
 
 def test_output_that_is_a_file(folder):
-    Path('notes.txt').write_text('mine')
+    Path('notes.txt').write_text('mine', encoding='utf-8')
     refused('otseg-bench', '--quick', '--output', 'notes.txt', says='notes.txt should be a folder')
     refused('otseg-bench', '--quick', '--output', 'notes.txt/new', says='notes.txt')
 
@@ -113,6 +113,6 @@ def test_nothing_is_left_changed(folder):
 @pytest.mark.gpu
 def test_on_a_gpu(folder):
     assert shell(*RUN, '--device', 'cuda')[0] == 0
-    record = json.loads(Path('new/bench.json').read_text())
+    record = json.loads(Path('new/bench.json').read_text(encoding='utf-8'))
     assert record['machine']['device'] == torch.cuda.get_device_name()
     assert {r['threads'] for r in record['rows'] if 'ms' in r} == {None}

@@ -21,7 +21,8 @@ NAMED = os.environ.get('OTSEG_CHROMIUM')
 NAMES = [NAMED] if NAMED else ['chromium', 'chromium-browser', 'google-chrome']
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 GET = 'install one (`apt install chromium`, or google.com/chrome) or name its file in OTSEG_CHROMIUM'
-pytestmark = [pytest.mark.browser]
+POSIX = pytest.mark.skipif(os.name != 'posix', reason='ends servers by their process group: POSIX')
+pytestmark = [pytest.mark.browser, POSIX]
 if not CHROMIUM and not NAMED:
     pytestmark.append(pytest.mark.skip(f'no browser: none of {", ".join(NAMES)} is on the PATH; {GET}'))
 SHOTS = os.environ.get('OTSEG_SHOTS')  # folder for screenshots; None = none are kept
@@ -54,13 +55,13 @@ def serving(argv, path, log, **env):
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     url, env = f'http://127.0.0.1:{port}{path}', os.environ | {'OMP_NUM_THREADS': '1'} | env
-    with log.open('w') as out:
+    with log.open('w', encoding='utf-8') as out:
         server = subprocess.Popen([a.format(port=port) for a in argv], stdout=out, stderr=out, env=env, cwd=log.parent,
                                   start_new_session=True)
     try:
         until = time.monotonic() + START / 1000
         while True:
-            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            assert server.poll() is None and time.monotonic() < until, log.read_text(encoding='utf-8')
             with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), timeout=1):
                 break
             time.sleep(.2)
@@ -202,10 +203,10 @@ def lab(tmp_path):
                 source='from otseg.explorer import explore\nexplore()')
     kernel = dict(name='python3', display_name='Python 3', language='python')
     notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
-    (tmp_path / 'explore.ipynb').write_text(json.dumps(notebook))
+    (tmp_path / 'explore.ipynb').write_text(json.dumps(notebook), encoding='utf-8')
     quiet = {'disabledExtensions': {'@jupyterlab/apputils-extension:announcements': True}}
     (tmp_path / 'config/labconfig').mkdir(parents=True)
-    (tmp_path / 'config/labconfig/page_config.json').write_text(json.dumps(quiet))
+    (tmp_path / 'config/labconfig/page_config.json').write_text(json.dumps(quiet), encoding='utf-8')
     argv = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', '--port={port}', '--allow-root',
             '--IdentityProvider.token=', '--ServerApp.password=', f'--ServerApp.root_dir={tmp_path}']
     own = str(tmp_path / 'config')
@@ -224,7 +225,7 @@ def test_explorer_in_jupyterlab(browser, lab, tmp_path):
 def command(folder, *words):
     "The command otseg-app, as its script calls it"
     pytest.importorskip('voila', reason='pip install "otseg[app]"')
-    (folder / 'otseg-app').write_text('from otseg.app import app\napp()\n')
+    (folder / 'otseg-app').write_text('from otseg.app import app\napp()\n', encoding='utf-8')
     return [sys.executable, str(folder / 'otseg-app'), *words, '--port', '{port}', '--no-browser']
 
 

@@ -47,7 +47,7 @@ def shapes(tmp_path_factory):
     for i, size in enumerate(SHAPES):
         picture(root/'images'/'val'/f'{i}.jpg', size, seed=i)
         mask(root/'masks'/'val'/f'{i}.png', [0, 1, 2, 255], size)
-    (root/'dataset.json').write_text(json.dumps(dict(names=['a', 'b', 'c'], unseen=['c'])))
+    (root/'dataset.json').write_text(json.dumps(dict(names=['a', 'b', 'c'], unseen=['c'])), encoding='utf-8')
     recipe = override(replace(VOC, dataset='folder'), image_size=128)
     return recipe, load_dataset('folder', root, 'val', recipe.eval_transform())
 
@@ -124,7 +124,7 @@ def launched(*argv, processes=2):
     "otseg-eval by torchrun in processes of their own"
     run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes),
            '-m', 'otseg.eval_cli', *map(str, argv)]
-    got = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    got = subprocess.run(run, capture_output=True, text=True, timeout=300, encoding='utf-8')
     return got.returncode, got.stdout, got.stderr
 
 
@@ -137,7 +137,7 @@ def test_two_processes_give_what_one_gives(world):
     assert code == 0, err
     one = shell('otseg-eval', *options, '--output', world/'one.json')
     assert one[0] == 0 and out == one[1].replace('one.', 'two.')
-    a, b = (json.loads((world/f'{n}.json').read_text()) for n in ('one', 'two'))
+    a, b = (json.loads((world/f'{n}.json').read_text(encoding='utf-8')) for n in ('one', 'two'))
     assert (a.pop('processes'), b.pop('processes')) == (1, 2) and a == b
     assert len(a['options']) == 15 and a['pictures'] == 5
     assert (world/'one.csv').read_bytes() == (world/'two.csv').read_bytes()
@@ -145,7 +145,7 @@ def test_two_processes_give_what_one_gives(world):
 
 def test_accelerate_launches_the_module(world):
     run = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '1', '-m', 'otseg.eval_cli']
-    got = subprocess.run([*run, 'run', '--data', 'data'], capture_output=True, text=True, timeout=300)
+    got = subprocess.run([*run, 'run', '--data', 'data'], capture_output=True, text=True, timeout=300, encoding='utf-8')
     assert got.returncode == 0 and got.stdout == shell('otseg-eval', 'run', '--data', 'data')[1], got.stderr
 
 
@@ -154,7 +154,7 @@ def test_accelerate_launches_the_module(world):
 def test_a_result_tells_what_it_is_of(world):
     code, out, err = shell('otseg-eval', 'run', '--data', 'data', '--output', world/'a.json')
     assert code == 0, err
-    told = json.loads((world/'a.json').read_text())
+    told = json.loads((world/'a.json').read_text(encoding='utf-8'))
     wanted = dict(kind='otseg-eval', method='OTSeg', dataset='folder', trained_on='folder', split='val', pictures=2, cross=False,
                   recipe='folder-inductive', setting='inductive', blend=.5, seen_penalty=.1, window=32, stride=27, processes=1)
     assert {k: told[k] for k in wanted} == wanted
@@ -167,7 +167,7 @@ def test_a_result_tells_what_it_is_of(world):
         assert f'hIoU {100 * o["hiou"]:.1f}' in line
         alone = json.loads(result('run', '--data', 'data', '--blend', o['blend'], to=world/f'{o["blend"]}.json'))
         assert alone['miou'] == o['miou'] and alone['options'][0] == o
-    lines = [line.split(',') for line in (world/'a.csv').read_text().splitlines()]
+    lines = [line.split(',') for line in (world/'a.csv').read_text(encoding='utf-8').splitlines()]
     assert [line[:2] for line in lines[1:]] == [[n, str(int(n == 'dog'))] for n in NAMES]
     assert float(lines[1][3]) == pytest.approx(told['options'][0]['iou'][0], abs=1e-6)
 
@@ -176,7 +176,7 @@ def result(*argv, to):
     "The text of the result file of a command that has to succeed"
     code, out, err = shell('otseg-eval', *argv, '--output', to)
     assert code == 0, err
-    return Path(to).read_text()
+    return Path(to).read_text(encoding='utf-8')
 
 
 def test_ablations_are_one_option_each_and_stay_in_the_checkpoint(world):
@@ -298,7 +298,7 @@ def across(tmp_path_factory):
         picture(ade/'images'/'validation'/f'{i}.jpg', size, seed=i)
         mask(ade/'annotations'/'validation'/f'{i}.png', [0, 1, 150], size)
     (voc/'ImageSets'/'Segmentation').mkdir(parents=True)
-    (voc/'ImageSets'/'Segmentation'/'val.txt').write_text('0\n1\n')
+    (voc/'ImageSets'/'Segmentation'/'val.txt').write_text('0\n1\n', encoding='utf-8')
     return root
 
 

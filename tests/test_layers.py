@@ -124,7 +124,7 @@ def house(tmp_path):
     }
     for sub in 'otseg', 'nbs':
         (tmp_path / sub).mkdir()
-    (tmp_path / 'otseg/__init__.py').write_text('__version__ = "0"\n')
+    (tmp_path / 'otseg/__init__.py').write_text('__version__ = "0"\n', encoding='utf-8')
     for file, code in rooms.items():
         plant(tmp_path, file, code)
     return tmp_path
@@ -135,8 +135,8 @@ def plant(house, file, code):
     name = re.sub(r'^\d+[a-z]*_', '', file)
     cell = dict(cell_type='code', source=[f'#| default_exp {name}'], metadata={}, outputs=[])
     if name != file:
-        (house / f'nbs/{file}.ipynb').write_text(json.dumps(dict(cells=[cell])))
-    (house / f'otseg/{name}.py').write_text(code + '\n')
+        (house / f'nbs/{file}.ipynb').write_text(json.dumps(dict(cells=[cell])), encoding='utf-8')
+    (house / f'otseg/{name}.py').write_text(code + '\n', encoding='utf-8')
 
 
 def test_sound_package_passes(house):
@@ -180,5 +180,6 @@ def test_missing_module_is_found(house):
 def test_upward_import_in_a_copy_of_this_package_is_found(tmp_path):
     shutil.copytree(LIB, tmp_path / 'otseg', ignore=shutil.ignore_patterns('assets', '__pycache__'))
     core = tmp_path / 'otseg/core.py'
-    core.write_text(core.read_text() + '\n\ndef planted():\n    from otseg.sinkhorn import sinkhorn\n')
+    planted = '\n\ndef planted():\n    from otseg.sinkhorn import sinkhorn\n'
+    core.write_text(core.read_text(encoding='utf-8') + planted, encoding='utf-8')
     assert [v for v in violations(tmp_path / 'otseg', NBS) if 'layer 00 imports sinkhorn of layer 01' in v]

@@ -286,15 +286,15 @@ def test_two_processes_are_one(tmp_path):
     data_set(tmp_path/'data', NAMES, ['dog'], train=10)
     words = sorted({*WORDS, *NAMES})
     tiny = dict(TINY, words=words)
-    (tmp_path/'tiny.json').write_text(json.dumps(tiny))
-    (tmp_path/'script.py').write_text(SCRIPT)
+    (tmp_path/'tiny.json').write_text(json.dumps(tiny), encoding='utf-8')
+    (tmp_path/'script.py').write_text(SCRIPT, encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', CUDA_VISIBLE_DEVICES='')
 
     def run(processes, accumulate, output):
         # `accelerate launch --cpu` starts one process unless there is mpirun; torch's launcher sets the same variables
         several = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
         command = [sys.executable, *(several if processes > 1 else []), 'script.py', output, str(accumulate)]
-        got = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
+        got = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280, encoding='utf-8')
         assert got.returncode == 0, got.stderr
         n, losses, weights = json.loads(re.search('LOSSES (.*)', got.stdout)[1])
         assert n == processes
@@ -314,5 +314,5 @@ def test_two_processes_are_one(tmp_path):
         assert (other / losses - 1).abs().max() < 1e-4
         assert (other_weights - weights).abs().max() < 1e-4 and apart(other_means, means) < 1e-3
         folder = tmp_path/f'run{processes}{accumulate}'
-        assert json.loads((folder/'environment.json').read_text())['processes'] == processes
-        assert len((folder/'log.csv').read_text().splitlines()) == 7
+        assert json.loads((folder/'environment.json').read_text(encoding='utf-8'))['processes'] == processes
+        assert len((folder/'log.csv').read_text(encoding='utf-8').splitlines()) == 7

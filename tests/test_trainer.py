@@ -1,9 +1,11 @@
 "The trainer loses nothing: spread over processes, killed at any moment, given bad files, against a loop written out plainly"
 import csv
 import itertools
+import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ import statistics
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from otseg import checkpoint
 from otseg.checkpoint import load_checkpoint
 from otseg.core import InputError, check, read_json
 from otseg.data import collate, load_dataset
@@ -26,6 +30,7 @@ from otseg.model import OTSeg
 from otseg.recipes import VOC, get_recipe, learning_rate, override
 from otseg.resume import newest_checkpoint
 from otseg.launch import get_accelerator
+from otseg.runs import RunLog
 from otseg.step import forward_loss
 from otseg.train import _Run, fit
 from otseg.vocab import Vocab
@@ -79,7 +84,7 @@ def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for 
 
 
 def column(path, name):
-    with open(path, newline='') as f: return [r[name] for r in csv.DictReader(f)]
+    with open(path, newline='', encoding='utf-8') as f: return [r[name] for r in csv.DictReader(f)]
 
 
 def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('checkpoints/step_*'))]
@@ -90,6 +95,7 @@ def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('che
 @pytest.fixture(scope='module')
 def server():
     "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
+    if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['otseg.train'])
     return context
@@ -147,6 +153,7 @@ def test_however_it_is_spread(server, tmp_path):
 def test_shards_leave_the_same_run(server, tmp_path):
     "Weights in parts (FSDP) or whole (DDP): the same checkpoints, from which one process can go on, and the other way round"
     if not torch.distributed.is_gloo_available(): pytest.skip('no gloo')
+    if not hasattr(torch.cpu.Stream, 'record_event'): pytest.skip('this torch shards on GPUs only')
     r = recipe(steps=6, batch_size=8, accumulate=2, dropout=0., eval_every=3, ema=.9, clip_norm=5.)
     found = {name: together(server, 2, r, tmp_path/name, variables=given) for name, given in (('ddp', {}), ('fsdp', FSDP))}
     assert read_json(tmp_path/'fsdp/environment.json')['sharded'] and not read_json(tmp_path/'ddp/environment.json')['sharded']
@@ -178,39 +185,81 @@ def test_loader_processes_change_nothing():
 
 # killed
 
-def killed_at(run, r, event, dies_in):
-    "Train, and die at the given one of all moments at which something is put on the disk: before it, or half-way through"
-    torch.set_num_threads(1)
-    warnings.simplefilter('ignore')
-    count = 0
+VALUES = {2: .1, 4: .3, 6: .2, 8: .4, 10: .3, 12: .5}  # what the best is by, after these steps: it is replaced, or it stays
 
-    def deadly(f, half=None):
+
+def half_file(f, value, path):
+    f(value, path)
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def half_tree(f, path, *args, **kwargs):
+    for p in list(Path(path).glob('*'))[:1]: p.unlink()
+
+
+def watch(run, strike):
+    """Call strike(operation, path, half) before each moment at which this process puts something on the disk in a run folder
+
+    A path is relative to the folder, and * where a file that is being written has a random name; half() does half of it.
+    """
+    def path_of(operation, given):
+        if operation == 'row': return f'log.csv {given}'
+        if operation == 'rmtree' and not Path(given).exists(): return None
+        if operation == 'fsync':
+            stat = os.fstat(given)
+            given = next((p for p in [run, *run.rglob('*')] if os.path.samestat(stat, p.stat())), None) if run.is_dir() else None
+        path = given and Path(os.path.abspath(given))
+        if not path or not path.is_relative_to(run): return None
+        return re.sub(r'(^|/)\.(\w+)\.\w+(\.\w+)$', r'\1.\2.*\3', path.relative_to(run).as_posix())
+
+    def told(operation, f, which, half=None):
         def g(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == event:
-                if half and dies_in == 'half': half(f, *args, **kwargs)
-                os.kill(os.getpid(), signal.SIGKILL)
+            path = path_of(operation, args[which])
+            if path is not None: strike(operation, path, half and partial(half, f, *args, **kwargs))
             return f(*args, **kwargs)
         return g
 
-    def half_file(f, value, path):
-        f(value, path)
-        os.truncate(path, os.path.getsize(path) // 2)
+    torch.save = told('save', torch.save, 1, half_file)
+    checkpoint.save_file = told('save', checkpoint.save_file, 1, half_file)
+    shutil.rmtree = told('rmtree', shutil.rmtree, 0, half_tree)
+    os.fsync, os.replace = told('fsync', os.fsync, 0), told('replace', os.replace, 1)
+    Path.rename = told('rename', Path.rename, 0)
+    RunLog.write = told('row', RunLog.write, 1)
 
-    def half_tree(f, path, **kwargs):
-        for p in list(Path(path).glob('*'))[:1]: p.unlink()
 
-    torch.save = deadly(torch.save, half_file)
-    shutil.rmtree = deadly(shutil.rmtree, half_tree)
-    for name in ('fsync', 'replace'): setattr(os, name, deadly(getattr(os, name)))
-    Path.rename = deadly(Path.rename)
+def recorded(run, r, file):
+    "An unbroken run, whose moments go to a file: operation and path"
+    moments = []
+    watch(run, lambda operation, path, half: moments.append((operation, path)))
     train(run, r)
+    file.write_text(json.dumps(moments), encoding='utf-8')
+
+
+def killed_at(run, r, moment, dies_in='before'):
+    "Train, and die at a moment (operation and path, or the n-th of all): before it, or half-way through"
+    count = itertools.count(1)
+
+    def strike(operation, path, half):
+        if next(count) != moment if isinstance(moment, int) else [operation, path] != [*moment]: return
+        if half and dies_in == 'half': half()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    watch(run, strike)
+    train(run, r)
+
+
+def unbroken_run(server, tmp_path, r, before=()):
+    "The folder of a run that nothing happens to, and its moments"
+    run, file = tmp_path/'unbroken', tmp_path/'moments.json'
+    assert child(server, *before, recorded, run, r, file) == 0
+    return run, [tuple(m) for m in read_json(file)]
 
 
 def train(run, r):
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
+    score = RunLog.score
+    RunLog.score = lambda self, step, scores, value, classes=(): score(self, step, scores, VALUES[step], classes)
     fit(r, output=run, dataset=Squares(), eval_dataset=Squares(4), progress=False, resume=True)
 
 
@@ -225,33 +274,37 @@ def child(server, target, *args, after=None):
 
 def whole(run):
     "Every byte that a run leaves, but for times"
-    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text().splitlines()]
+    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text(encoding='utf-8').splitlines()]
     names = sorted(p.relative_to(run).as_posix() for p in run.rglob('*'))
     bits = {p.relative_to(run).as_posix(): load_file(p) for p in run.rglob('model.safetensors')}
-    return log, (run/'scores.csv').read_text(), names, bits
+    return log, (run/'scores.csv').read_text(encoding='utf-8'), names, bits
 
 
 def equal_runs(a, b):
     assert a[:3] == b[:3] and a[3].keys() == b[3].keys() and all(same(a[3][k], b[3][k]) for k in a[3])
 
 
-def survive(server, tmp_path, plan, r):
-    "Kill a run as planned, resume it until it ends: what it leaves is what an unbroken run leaves"
-    assert child(server, train, tmp_path/'unbroken', r) == 0
-    run, kills = tmp_path/'run', 0
-    for how in plan:
-        code = child(server, killed_at, run, r, *how) if isinstance(how, tuple) else child(server, train, run, r, after=how)
-        kills += code == -signal.SIGKILL
-        assert code in (0, -signal.SIGKILL)
-    assert child(server, train, run, r) == 0
-    equal_runs(whole(run), whole(tmp_path/'unbroken'))
-    return kills
-
-
 def test_killed_while_it_writes(server, tmp_path):
     "In the first file, in the first checkpoint, half-way through its tensors, while the best is replaced, while one is removed"
-    plan = [(1, 'before'), (9, 'before'), (14, 'half'), (29, 'before'), (37, 'half'), (42, 'before')]
-    assert survive(server, tmp_path, plan, recipe(eval_every=2, keep=1)) == len(plan)
+    r, run = recipe(eval_every=2, keep=1), tmp_path/'run'
+    unbroken, moments = unbroken_run(server, tmp_path, r)
+    plan = {'before the first file': (moments[0], 'before'),
+            'between two steps': (('row', 'log.csv 1'), 'before'),
+            'in the first best': (('replace', 'checkpoints/.best/model.safetensors'), 'before'),
+            'in the first checkpoint': (('replace', 'checkpoints/.step_000003/config.json'), 'before'),
+            'half-way through its weights': (('save', 'checkpoints/.step_000003/.model.*.safetensors'), 'half'),
+            'half-way through its state': (('save', 'checkpoints/.step_000003/.trainer.*.pt'), 'half'),
+            'while the best is replaced: there is none': (('rename', 'checkpoints/.best'), 'before'),
+            'before the name of a checkpoint': (('rename', 'checkpoints/.step_000006'), 'before'),
+            'before an old one is removed': (('rename', 'checkpoints/step_000003'), 'before'),
+            'while an old one is removed': (('rmtree', 'checkpoints/.gone_step_000003'), 'half'),
+            'before the list of names is on the disk': (('fsync', 'checkpoints'), 'before'),
+            'in the last checkpoint': (('fsync', 'checkpoints/.step_000012/.manifest.*.json'), 'before')}
+    absent = [name for name, (moment, _) in plan.items() if moment not in moments]
+    assert not absent, (absent, moments)
+    for name, how in plan.items(): assert child(server, killed_at, run, r, *how) == -signal.SIGKILL, name
+    assert child(server, train, run, r) == 0
+    equal_runs(whole(run), whole(unbroken))
 
 
 def test_damage_falls_back(tmp_path):
@@ -308,8 +361,9 @@ def test_bad_pictures(tmp_path):
     assert again.losses == got[0].losses[9:] and same(weights(tmp_path/'0'), weights(tmp_path/'2'))
 
 
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='a process ends by a signal: POSIX')
 def test_a_loader_process_that_dies(tmp_path):
-    told = 'that load pictures should go on, got DataLoader worker .* (killed|exited).*, reading picture 3. Memory'
+    told = 'that load pictures should go on, got one that ended with SIGKILL, reading picture 3. Memory'
     with pytest.raises(InputError, match=told):
         fit(recipe(workers=1), output=tmp_path/'run', dataset=Squares(dies=(3,)), progress=False)
 
@@ -422,9 +476,9 @@ def test_averaged_weights(tmp_path):
     assert again.losses == ours.losses[2:] and same(weights(tmp_path/'run'), final)
 
 
-def test_overhead_of_the_trainer():
-    "A step of the trainer against the same step written out, in turns, in CPU time; asked: under 3 %"
-    torch.set_num_threads(1)
+@pytest.mark.parametrize('limit', [1.5, pytest.param(1.03, marks=pytest.mark.timing)])
+def test_overhead_of_the_trainer(one_thread, limit):
+    "A step of the trainer against the same step written out, in turns, in CPU time; asked on a quiet machine: under 3 %"
     r = override(get_recipe('toy'), steps=28, workers=0)
     data = load_dataset('toy', split='train', n=32, transform=r.train_transform())
     run = _Run(r, None, None, data, None, get_accelerator())
@@ -449,4 +503,4 @@ def test_overhead_of_the_trainer():
             seconds[f].append(time.process_time() - began)
     plain, ours = (statistics.median(v[4:]) for v in seconds.values())
     print(f'bare {1000 * plain:.0f} ms, trainer {1000 * ours:.0f} ms: {ours / plain - 1:+.1%}')
-    assert ours / plain < 1.03
+    assert ours / plain < limit

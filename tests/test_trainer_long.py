@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_trainer import Squares, child, column, killed_at, recipe, same, server, together, train  # noqa: F401
+from test_trainer import (  # noqa: F401
+    Squares, child, column, killed_at, recipe, same, server, together, train, unbroken_run,
+)
 
 from otseg.runs import StepSampler
 
@@ -33,9 +35,16 @@ def killed_after(server, run, r, row, seconds):  # noqa: F811
 
 def left(run):
     "Log without times, names of all files, weights of every checkpoint"
-    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text().splitlines()]
+    log = [','.join(line.split(',')[:-1]) for line in (run/'log.csv').read_text(encoding='utf-8').splitlines()]
     files = sorted(p.relative_to(run).as_posix() for p in run.rglob('*'))
     return log, files, {p.relative_to(run): load_file(p) for p in sorted(run.rglob('model.safetensors'))}
+
+
+def to_come(moments, run, last):
+    "How many of an unbroken run's moments a resumed one still has before it, up to a checkpoint"
+    there = sorted(p.name for p in run.glob('checkpoints/step_*'))
+    begin = moments.index(('rename', f'checkpoints/.{there[-1]}')) if there else -1
+    return moments[begin + 1:moments.index(('rename', f'checkpoints/.step_{last:06d}'))]
 
 
 def test_twenty_kills_at_random_moments(server, tmp_path):  # noqa: F811
@@ -44,25 +53,28 @@ def test_twenty_kills_at_random_moments(server, tmp_path):  # noqa: F811
     epoch = len(Squares()) // r.batch_size
     sampler = StepSampler(len(Squares()), r.batch_size, r.steps, seed=r.seed)
     assert epoch == 3 and r.save_every % epoch and sampler.epoch(0) != sampler.epoch(1) != sorted(sampler.epoch(1))
-    assert child(server, forking, train, tmp_path/'unbroken', r) == 0
-    unbroken = left(tmp_path/'unbroken')
+    folder, moments = unbroken_run(server, tmp_path, r, (forking,))
+    unbroken = left(folder)
     assert unbroken[2]
     g, steps, writing = random.Random(0), [], 0
     for i in range(5):
-        run, seen = tmp_path/str(i), epoch
-        for j in range(4):
-            if j % 2: code = child(server, forking, killed_at, run, r, g.randint(1, 36), g.choice(['before', 'half']))
-            else: code = killed_after(server, run, r, seen + g.randint(1, epoch - 1), g.uniform(0, .02))
-            assert code == -signal.SIGKILL
-            steps.append(seen := len(column(run/'log.csv', 'step')) if (run/'log.csv').exists() else 0)
-            writing += any(p.name.startswith('.') for p in run.glob('checkpoints/.*'))
+        run = tmp_path/str(i)
+        for kill in range(4):
+            if kill == 0: moment = 'row', f'log.csv {g.randint(epoch + 1, 2 * epoch - 1)}'  # in the middle of epoch 2
+            if kill == 1: moment = g.choice([m for m in to_come(moments, run, 12) if m[1].startswith('checkpoints/.')])
+            if kill == 3: moment = g.randint(1, len(to_come(moments, run, 28)))
+            if kill == 2: code = killed_after(server, run, r, steps[-1] + g.randint(1, epoch - 1), g.uniform(0, .02))
+            else: code = child(server, forking, killed_at, run, r, moment, g.choice(['before', 'half']))
+            assert code == -signal.SIGKILL, (i, kill)
+            steps.append(len(column(run/'log.csv', 'step')) if (run/'log.csv').exists() else 0)
+            writing += any(run.glob('checkpoints/.*'))
         assert child(server, forking, train, run, r) == 0
         ours = left(run)
         assert ours[:2] == unbroken[:2] and all(same(w, unbroken[2][k]) for k, w in ours[2].items())
     middle = sum(epoch < s < 2 * epoch for s in steps)
     print(f'{len(steps)} kills, after {steps} steps of {r.steps}: {middle} in the middle of epoch 2, '
           f'{writing} while a checkpoint was written; every run ended bit for bit as the unbroken one')
-    assert len(steps) == 20 and middle and writing
+    assert len(steps) == 20 and middle >= 5 and writing >= 5
 
 
 def test_twenty_steps_however_they_are_spread(server, tmp_path):  # noqa: F811

@@ -29,10 +29,10 @@ def maps(n=3): return rng.normal(size=(n, 6, 8)).astype(np.float32)
 def run_folder(path, steps=60, scored=3):
     "A run in progress: the last line of its log is being written"
     log = ''.join(f'{i},{9 / (i + 1):g},{1e-3:g},{50 / (i + 1):g}\n' for i in range(1, steps))
-    (path / 'log.csv').write_text('step,loss,lr,norm\n' + log + f'{steps},0.1')
+    (path / 'log.csv').write_text('step,loss,lr,norm\n' + log + f'{steps},0.1', encoding='utf-8')
     scores = ''.join(f'{20 * i},.6,{.4 + .1 * (i == 2)},{.5 + .1 * (i == 2)},.5,.9,{.5 + .1 * (i > 1)}\n'
                      for i in range(1, scored + 1))
-    (path / 'scores.csv').write_text('step,miou_seen,miou_unseen,hiou,miou,pixel_accuracy,best\n' + scores)
+    (path / 'scores.csv').write_text('step,miou_seen,miou_unseen,hiou,miou,pixel_accuracy,best\n' + scores, encoding='utf-8')
     return path
 
 def plot_written_run(**kwargs):
@@ -67,6 +67,7 @@ def test_figure_draws_quietly_and_leaves_nothing(name):
     before = dict(plt.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
+        for kind in (DeprecationWarning, PendingDeprecationWarning): warnings.simplefilter('ignore', kind)  # of other libraries
         fig = every_figure()[name]()
         picture = png(fig)
     assert isinstance(fig, Figure) and picture.std() > 5 and fig._repr_png_().startswith(b'\x89PNG')
@@ -197,7 +198,7 @@ def test_run_in_progress_and_damaged_rows(tmp_path):
 def test_run_without_unseen_classes_shows_the_mean(tmp_path):
     run_folder(tmp_path)
     head = 'step,miou_seen,miou_unseen,hiou,miou,pixel_accuracy,best\n'
-    (tmp_path / 'scores.csv').write_text(head + '20,.6,nan,nan,.6,.9,.6\n40,.7,nan,nan,.7,.9,.7\n')
+    (tmp_path / 'scores.csv').write_text(head + '20,.6,nan,nan,.6,.9,.6\n40,.7,nan,nan,.7,.9,.7\n', encoding='utf-8')
     names = [t.get_text() for t in viz.plot_run(tmp_path).subfigs[1].legends[0].get_texts()]
     assert names == ['mIoU', 'best, step 40: 70.0']
 
@@ -255,7 +256,7 @@ def test_explorer_redraws_without_a_kernel():
 
 def test_import_opens_no_window_toolkit():
     code = "import sys, otseg.viz; print([m for m in ('matplotlib.pyplot', 'tkinter', 'PyQt5') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, encoding='utf-8').stdout.strip() == '[]'
 
 # Simulated colour vision, severity 1 (Machado, Oliveira and Fernandes 2009), on linear RGB
 CVD = dict(normal=np.eye(3),
