@@ -56,7 +56,7 @@ class Room:
         print(f'{name:<28}', end='', flush=True)
         env = self.clean | ({k: v for k, v in os.environ.items() if SOURCE.fullmatch(k)} if pip else {})
         began = time.monotonic()
-        done = subprocess.run([*map(str, argv)], cwd=cwd or self.folder, env=env, text=True, errors='replace',
+        done = subprocess.run([*map(str, argv)], cwd=cwd or self.folder, env=env, text=True, encoding='utf-8', errors='replace',
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         print(f'{time.monotonic() - began:6.1f} s', flush=True)
         if done.returncode:
@@ -71,7 +71,7 @@ class Room:
 
 def copy_tracked(folder):
     "The files that git tracks, with edits that are not yet committed; a file that was never added is missing, as for a user"
-    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, encoding='utf-8')
     if listed.returncode:
         raise Failed(f'{ROOT} should be a git repository', listed.stderr)
     for name in filter(None, listed.stdout.split('\0')):

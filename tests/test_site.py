@@ -83,13 +83,14 @@ names = [p.resolve().relative_to(nbs) for p in nbglob(nbs, as_path=True)]
 for name in names: (out/name).parent.mkdir(parents=True, exist_ok=True)
 jobs = [(nbs/name, out/name, FilterDefaults) for name in names]
 done = parallel(main, jobs, n_workers=2, method='spawn', return_exceptions=True)
-(out/'failed.json').write_text(json.dumps({n.as_posix(): str(e) for n, e in zip(names, done) if e}))
+(out/'failed.json').write_text(json.dumps({n.as_posix(): str(e) for n, e in zip(names, done) if e}), encoding='utf-8')
 '''
 
 
 def failed_pages(project, out):
     "Process the notebooks of a project for the site: the notebooks that give no page, each with the reason"
-    done = subprocess.run([sys.executable, '-c', PROCESS, str(out)], cwd=project, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', PROCESS, str(out)], cwd=project, capture_output=True, text=True,
+                          encoding='utf-8')
     assert done.returncode == 0, done.stdout + done.stderr
     failed = json.loads((out/'failed.json').read_text())
     names = [p.relative_to(project/'nbs').as_posix() for p in notebooks(project/'nbs')]
@@ -100,7 +101,8 @@ def failed_pages(project, out):
 def project(tmp_path):
     "A project of no notebooks yet"
     (tmp_path/'nbs').mkdir()
-    (tmp_path/'pyproject.toml').write_text('[project]\nname = "planted"\nversion = "1"\n\n[tool.nbdev]\n')
+    (tmp_path/'pyproject.toml').write_text('[project]\nname = "planted"\nversion = "1"\n\n[tool.nbdev]\n',
+                                           encoding='utf-8')
     return tmp_path
 
 
@@ -110,7 +112,7 @@ def write(path, *sources):
     cells += [dict(cell_type='code', id=f'c{i}', metadata={}, outputs=[], execution_count=None, source=s)
               for i, s in enumerate(sources)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)), encoding='utf-8')
     return path
 
 
