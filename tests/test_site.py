@@ -92,7 +92,7 @@ def failed_pages(project, out):
     done = subprocess.run([sys.executable, '-c', PROCESS, str(out)], cwd=project, capture_output=True, text=True,
                           encoding='utf-8')
     assert done.returncode == 0, done.stdout + done.stderr
-    failed = json.loads((out/'failed.json').read_text())
+    failed = json.loads((out/'failed.json').read_text(encoding='utf-8'))
     names = [p.relative_to(project/'nbs').as_posix() for p in notebooks(project/'nbs')]
     return failed | {n: 'nbdev makes no page of it' for n in names if n not in failed and not (out/n).is_file()}
 
@@ -166,7 +166,7 @@ def test_planted_failures_are_named(project):
     assert failed.keys() == {'01_raises.ipynb', 'deep/02_mixed.ipynb', '_03_passed_over.ipynb'}
     assert 'in cell' in failed['01_raises.ipynb'] and '1/0' in failed['01_raises.ipynb']
     assert 'assert x' in failed['deep/02_mixed.ipynb']
-    assert 'show_doc' in (project/'out'/good.name).read_text()
+    assert 'show_doc' in (project/'out'/good.name).read_text(encoding='utf-8')
 
 
 def test_every_notebook_becomes_a_page(root, tmp_path):

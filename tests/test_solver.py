@@ -50,13 +50,13 @@ def test_an_impossible_solver_says_so():
 
 def test_checkpoints_from_before(folder):
     "Without the setting they load as auto, with the same weights and results to the last bit"
-    assert 'solver' not in json.loads((asset_path('otseg_toy')/'config.json').read_text())['model']
+    assert 'solver' not in json.loads((asset_path('otseg_toy')/'config.json').read_text(encoding='utf-8'))['model']
     assert load_checkpoint('toy').model.config.solver == 'auto'
     model = make().eval()
     save_checkpoint(model, folder/'new', vocab=load_vocab('toy'))
-    record = json.loads((folder/'new/config.json').read_text())
+    record = json.loads((folder/'new/config.json').read_text(encoding='utf-8'))
     assert record['model'].pop('solver') == 'auto'
-    (folder/'new/config.json').write_text(json.dumps(record))
+    (folder/'new/config.json').write_text(json.dumps(record), encoding='utf-8')
     old = load_checkpoint(folder/'new').model
     with torch.no_grad():
         assert torch.equal(old(pictures(1), prompts()).mask_logits(), model(pictures(1), prompts()).mask_logits())
@@ -81,9 +81,9 @@ def test_a_run_goes_on_with_another_solver(folder, before):
     save_checkpoint(stored, folder/'step', vocab=vocab)
     torch.save(dict(own={}), folder/'step/trainer.pt')
     if before is None:
-        record = json.loads((folder/'step/config.json').read_text())
+        record = json.loads((folder/'step/config.json').read_text(encoding='utf-8'))
         del record['model']['solver']
-        (folder/'step/config.json').write_text(json.dumps(record))
+        (folder/'step/config.json').write_text(json.dumps(record), encoding='utf-8')
     resume_weights(folder/'step', model, vocab)
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     there = dict(stored.named_parameters())

@@ -162,7 +162,7 @@ def test_every_reach_into_another_library_is_in_the_table():
 
 def test_every_text_file_names_its_encoding():
     found = [f'{file}:{line}: {name}' for file, tree in parsed().items() for line, name in without_encoding(tree)]
-    assert not [f for f in found if not f.startswith('tests/test_fused.py')]
+    assert not found
 
 
 def test_nothing_of_posix_alone_is_asked_for_on_import():
