@@ -233,7 +233,8 @@ def sinkhorn(
         if tol is not None and not a is b is None:
             ma, mb = (w.sum(-1) for w in mass)
             if not torch.isclose(ma, mb, rtol=1e-4).all():
-                check(False, '`a` and `b` should have the same total mass', f'{ma[0]:.4g} and {mb[0]:.4g}', 'Divide each by its sum.')
+                check(False, '`a` and `b` should have the same total mass', f'{ma[0]:.4g} and {mb[0]:.4g}',
+                      'Divide each by its sum.')
         bound = -1. if bound is None else float(bound)
         if method == 'auto' and (tol is None or grad == 'unrolled'):
             method = 'scaling' if 0 <= bound <= SAFE_RANGE * eps else 'log'

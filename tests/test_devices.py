@@ -41,7 +41,8 @@ MIXED = '(?i)devices'  # the word in what torch says of two of them
 def autocast_for_all(monkeypatch):
     "It knows no `lazy` device; there it is off in any case"
     plain = torch.autocast
-    monkeypatch.setattr(torch, 'autocast', lambda kind, *args, **kwargs: nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
+    monkeypatch.setattr(torch, 'autocast',
+                        lambda kind, *args, **kwargs: nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
 
 
 class Fakes(FakeTensorMode):
@@ -139,7 +140,8 @@ def test_head_with_another_solver():
     with Fakes(), torch.no_grad():
         head = head_with(moved(model), solver='log', eps=.1)
         out = head(torch.empty(1, 32, 5, 6, device=GPU), torch.empty(1, 32, device=GPU), torch.empty(4, 6, 32, device=GPU))
-    assert places([out.decoder_map, out.score_map]) == {GPU} and head.config.solver == head.decoder.last.solving['method'] == 'log'
+    assert places([out.decoder_map, out.score_map]) == {GPU}
+    assert head.config.solver == head.decoder.last.solving['method'] == 'log'
 
 
 @fakes_only
@@ -176,8 +178,8 @@ def test_counting(device):
     with Fakes():
         labels = torch.empty(2, 8, 9, dtype=torch.uint8, device=device)
         counts = ConfusionMatrix(4).update(torch.empty(2, 8, 9, dtype=torch.long, device=device), labels)
-        assert places([counts.counts, (ConfusionMatrix(4) + counts).counts, (counts + ConfusionMatrix(4)).counts]) <= {device, 'cpu'}
         assert places([counts.counts, (counts + ConfusionMatrix(4)).counts]) == {device}
+        assert places([(ConfusionMatrix(4) + counts).counts]) == {'cpu'}
 
 
 @fakes_only
@@ -190,7 +192,7 @@ def test_windows():
 
 
 @fakes_only
-@pytest.mark.skipif(GPU == OTHER, reason=f'fakes of torch {torch.__version__} take `lazy` and `lazy:0` for two devices')
+@pytest.mark.skipif(GPU == OTHER, reason=f'torch {torch.__version__} takes `lazy` and `lazy:0` for two devices')
 def test_evaluation():
     "A loader gives CPU tensors, the model is elsewhere; so are the counts in the end"
     vocab, model = load_vocab('toy'), make()
@@ -269,6 +271,6 @@ def test_a_process_under_the_variable(folder):
     import subprocess
     import sys
     env = dict(os.environ, OTSEG_DEVICE='gpu')
-    run = subprocess.run([sys.executable, '-c', 'from otseg.cli import demo; import sys; sys.argv[1:] = ["--scenes", "8"]; demo()'],
-                         env=env, capture_output=True, text=True)
+    code = 'from otseg.cli import demo; import sys; sys.argv[1:] = ["--scenes", "8"]; demo()'
+    run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
     assert run.returncode == 2 and "error: OTSEG_DEVICE should be" in run.stderr and 'Traceback' not in run.stderr

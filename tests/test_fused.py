@@ -301,7 +301,7 @@ def test_without_triton(monkeypatch):
 
 @here_only
 def test_without_a_gpu():
-    with pytest.raises(InputError, match="should have (an NVIDIA GPU, or Triton's interpreter, got costs on cpu|Triton, got none)"):
+    with pytest.raises(InputError, match="should have (an NVIDIA GPU, or Triton's interpreter, got costs on|Triton, got none)"):
         sinkhorn(torch.rand(1, 20, 4), method='fused')
 
 

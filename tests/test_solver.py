@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*meaningless.*')
 def methods(monkeypatch):
     "What `sinkhorn` is asked for by models"
     seen = []
-    monkeypatch.setattr(otseg.mpsa, 'sinkhorn', lambda *args, **kwargs: seen.append(kwargs['method']) or sinkhorn(*args, **kwargs))
+    monkeypatch.setattr(otseg.mpsa, 'sinkhorn',
+                        lambda *args, **options: seen.append(options['method']) or sinkhorn(*args, **options))
     return seen
 
 
