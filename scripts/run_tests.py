@@ -45,11 +45,11 @@ def stage(name, command, machine, **variables):
     return process.wait(), ''.join(lines)
 
 
-def failed_notebooks(text):
-    "Names that nbdev-test lists at its end, and those whose traceback it shows"
+def failed_notebooks(text, known):
+    "Those that nbdev-test lists at its end, by name alone, with their paths"
     listed = text.partition('Tests Failed On The Following Notebooks')[2]
     found = re.findall(r'^\s+(\S.*\.ipynb)\s*$', listed, re.M)
-    return list(dict.fromkeys(found))
+    return [next((k for k in known if k.endswith(f'/{name}')), name) for name in dict.fromkeys(found)]
 
 
 def run_notebooks(workers, flags, machine):
@@ -57,7 +57,7 @@ def run_notebooks(workers, flags, machine):
     known = list(notebooks())
     command = ['nbdev-test', '--n-workers', str(workers), *(['--flags', flags] if flags else [])]
     code, text = stage('notebooks', command, machine, OMP_NUM_THREADS='1')
-    failed = failed_notebooks(text)
+    failed = failed_notebooks(text, known)
     if code and not failed:
         failed = [f'nbdev-test itself (exit code {code})']
     return failed, max(len(known), len(failed))
