@@ -43,19 +43,19 @@ def other_rounding():
 
     noise = {}
 
-    def factor(x):
-        "1 or its nearest neighbours, drawn for each element from the shape alone"
+    def drawn_for(x):
+        "0 or plus or minus the rounding of the format, drawn for each element from the shape alone"
         key = tuple(x.shape), x.dtype
         if key not in noise:
             g = torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
             drawn = torch.randint(-1, 2, x.shape, generator=g, dtype=torch.int8, device='cpu')
-            noise[key] = 1 + drawn.to(x.dtype) * torch.finfo(x.dtype).eps
+            noise[key] = drawn.to(x.dtype) * torch.finfo(x.dtype).eps
         return noise[key]
 
     def moved(x):
-        "A result, moved by about a unit in the last place or by nothing"
+        "A result, moved by about a unit in the last place or by nothing; a sum keeps nothing for the backward pass"
         plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == 'cpu' and x.is_floating_point()
-        return x * factor(x) if plain and x.numel() else x
+        return x + x.detach() * drawn_for(x) if plain and x.numel() else x
 
     def otherwise(product):
         @functools.wraps(product)
