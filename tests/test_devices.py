@@ -41,13 +41,8 @@ MIXED = '(?i)devices'  # the word in what torch says of two of them
 def autocast_for_all(monkeypatch):
     "It knows no `lazy` device; there it is off in any case"
     plain = torch.autocast
-<<<<<<< HEAD
     monkeypatch.setattr(torch, 'autocast', lambda kind, *args, **kwargs:
                         nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
-=======
-    monkeypatch.setattr(torch, 'autocast',
-                        lambda kind, *args, **kwargs: nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
->>>>>>> work-gpu
 
 
 class Fakes(FakeTensorMode):
@@ -183,11 +178,8 @@ def test_counting(device):
     with Fakes():
         labels = torch.empty(2, 8, 9, dtype=torch.uint8, device=device)
         counts = ConfusionMatrix(4).update(torch.empty(2, 8, 9, dtype=torch.long, device=device), labels)
-<<<<<<< HEAD
         sums = ConfusionMatrix(4) + counts, counts + ConfusionMatrix(4)
         assert places([counts.counts, *(s.counts for s in sums)]) <= {device, 'cpu'}
-=======
->>>>>>> work-gpu
         assert places([counts.counts, (counts + ConfusionMatrix(4)).counts]) == {device}
         assert places([(ConfusionMatrix(4) + counts).counts]) == {'cpu'}
 
@@ -283,9 +275,5 @@ def test_a_process_under_the_variable(folder):
     import sys
     env = dict(os.environ, OTSEG_DEVICE='gpu')
     code = 'from otseg.cli import demo; import sys; sys.argv[1:] = ["--scenes", "8"]; demo()'
-<<<<<<< HEAD
     run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, encoding='utf-8')
-=======
-    run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
->>>>>>> work-gpu
     assert run.returncode == 2 and "error: OTSEG_DEVICE should be" in run.stderr and 'Traceback' not in run.stderr
