@@ -26,14 +26,14 @@ SOURCE = re.compile(r'PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|CERT|CL
 ASK = '''
 import json, re
 from importlib.metadata import PackageNotFoundError, distribution
-import otseg, otseg.predict
+import otseg, otseg.predict.folder
 dev = []
 for line in distribution('otseg').requires:
     name = re.match('[A-Za-z0-9_.-]+', line)[0]
     if re.search("extra == .dev.", line) and name != 'setuptools':
         try: dev.append(distribution(name).name)
         except PackageNotFoundError: pass
-print(json.dumps([otseg.__file__, otseg.predict.__file__, otseg.__version__, dev]))
+print(json.dumps([otseg.__file__, otseg.predict.folder.__file__, otseg.__version__, dev]))
 '''
 
 

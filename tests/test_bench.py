@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_cli import COMMANDS, misused, refused, shell, tree
 
-from otseg.bench import QUESTIONS, QUICK, Bench, run_bench
+from otseg.study.bench import QUESTIONS, QUICK, Bench, run_bench
 
 COMMANDS['otseg-bench'] = 'cli:bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
@@ -101,7 +101,7 @@ def test_output_that_is_a_file(folder):
 
 def test_nothing_is_left_changed(folder):
     "Threads, random numbers and the solver of the model are what they were"
-    from otseg import mpsa
+    from otseg.transport import mpsa
     before = torch.get_num_threads(), torch.get_rng_state(), mpsa.sinkhorn, torch.backends.mha.get_fastpath_enabled()
     run_bench(Bench(threads=(2, 1), **QUICK), list(QUESTIONS))
     after = torch.get_num_threads(), torch.get_rng_state(), mpsa.sinkhorn, torch.backends.mha.get_fastpath_enabled()

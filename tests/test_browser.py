@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otseg.toy import toy_scene
+from otseg.data.toy import toy_scene
 
 NAMED = os.environ.get('OTSEG_CHROMIUM')
 NAMES = [NAMED] if NAMED else ['chromium', 'chromium-browser', 'google-chrome']
@@ -200,7 +200,7 @@ def lab(tmp_path):
     pytest.importorskip('jupyterlab', reason='pip install jupyterlab (otseg[browser])')
     pytest.importorskip('ipyevents', reason='pip install ipyevents (otseg[browser])')
     cell = dict(cell_type='code', id='explore0', metadata={}, execution_count=None, outputs=[],
-                source='from otseg.explorer import explore\nexplore()')
+                source='from otseg.explore.explorer import explore\nexplore()')
     kernel = dict(name='python3', display_name='Python 3', language='python')
     notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     (tmp_path / 'explore.ipynb').write_text(json.dumps(notebook), encoding='utf-8')
@@ -225,7 +225,7 @@ def test_explorer_in_jupyterlab(browser, lab, tmp_path):
 def command(folder, *words):
     "The command otseg-app, as its script calls it"
     pytest.importorskip('voila', reason='pip install "otseg[app]"')
-    (folder / 'otseg-app').write_text('from otseg.app import app\napp()\n', encoding='utf-8')
+    (folder / 'otseg-app').write_text('from otseg.explore.app import app\napp()\n', encoding='utf-8')
     return [sys.executable, str(folder / 'otseg-app'), *words, '--port', '{port}', '--no-browser']
 
 

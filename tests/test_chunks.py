@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from test_model import TINY, make, pictures, prompts
 
-import otseg.evaluate
-from otseg.evaluate import evaluate, predict_labels, predict_probs, predict_windows, window_starts
-from otseg.model import OTSeg
-from otseg.predict import Segmenter
-from otseg.vocab import Vocab
+import otseg.evaluate.windows
+from otseg.evaluate.windows import evaluate, predict_labels, predict_probs, predict_windows, window_starts
+from otseg.model.otseg import OTSeg
+from otseg.predict.segmenter import Segmenter
+from otseg.model.vocab import Vocab
 
 pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.filterwarnings('ignore:.*meaningless.*'),
@@ -91,7 +91,7 @@ CASES = [dict(size=(70, 90)), dict(size=(111, 64)), dict(size=(70, 90), window=2
 def test_labels_are_those_of_all_classes_at_once(monkeypatch, case, budget):
     """Every pixel of 40 classes, whatever fits the budget at a time, in batches of windows from several pictures. Where the
     labels differ, the scores of the two classes differ by rounding: of the head by 1e-5, of what follows it by 1e-6"""
-    monkeypatch.setattr(otseg.evaluate, 'PIXEL_BYTES', budget)
+    monkeypatch.setattr(otseg.evaluate.windows, 'PIXEL_BYTES', budget)
     monkeypatch.setattr(OTSeg.class_chunk, '__defaults__', (budget,))
     case = dict(dict(window=48, stride=30, blend=.5, seen=None, penalty=.1), **case)
     model, image, text = make(image_size=None).eval(), pictures(3, (70, 90)), prompts(40, spread=.3)
@@ -114,7 +114,7 @@ def test_equal_scores_go_to_the_first_class(monkeypatch):
     flat = [replace(o, decoder_map=torch.zeros_like(o.decoder_map), score_map=torch.zeros_like(o.score_map))
             for o in out.outputs]
     for budget in (1, 4 * 48 * 100 * 3, 4 * 48 * 100 * 7, 2**30):
-        monkeypatch.setattr(otseg.evaluate, 'PIXEL_BYTES', budget)
+        monkeypatch.setattr(otseg.evaluate.windows, 'PIXEL_BYTES', budget)
         assert (replace(out, outputs=flat).labels((50, 90)) == 0).all()
     scores = torch.tensor([.1, .4, .2, .3]).repeat(3)[None, :, None, None].expand(1, 12, 5, 7)
     for chunk in (1, 2, 3, 5, 12): assert (predict_labels(scores, chunk=chunk) == 1).all()
@@ -122,7 +122,7 @@ def test_equal_scores_go_to_the_first_class(monkeypatch):
 
 def test_a_window_is_encoded_once(monkeypatch):
     "Chunks of classes share what the image encoder made, and no prompt maps are kept"
-    monkeypatch.setattr(otseg.evaluate, 'PIXEL_BYTES', 1)
+    monkeypatch.setattr(otseg.evaluate.windows, 'PIXEL_BYTES', 1)
     monkeypatch.setattr(OTSeg.class_chunk, '__defaults__', (1,))
     model, seen = make().eval(), []
     model.image_encoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
@@ -132,7 +132,7 @@ def test_a_window_is_encoded_once(monkeypatch):
 
 
 def test_evaluate_scores_the_labels_of_all_classes_at_once(monkeypatch):
-    monkeypatch.setattr(otseg.evaluate, 'PIXEL_BYTES', 2**18)
+    monkeypatch.setattr(otseg.evaluate.windows, 'PIXEL_BYTES', 2**18)
     model, text = make().eval(), prompts(30, spread=.3)
     vocab = Vocab('thirty', tuple(f'c{i}' for i in range(30)), (28, 29))
     batches = [dict(image=pictures(2, (50, 80), seed=s), labels=torch.randint(0, 30, (2, 60, 70))) for s in range(2)]
@@ -167,8 +167,8 @@ def test_a_segmentation_of_many_classes_makes_maps_on_demand():
 MEMORY = '''
 import json, resource, sys, warnings
 import torch, torch.nn.functional as F
-from otseg.evaluate import predict_windows
-from otseg.predict import Segmenter
+from otseg.evaluate.windows import predict_windows
+from otseg.predict.segmenter import Segmenter
 from test_chunks import at_once
 warnings.filterwarnings('ignore')
 torch.set_num_threads(1); torch.manual_seed(0)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from otseg.model import OTSegConfig
-from otseg.runs import StepSampler
+from otseg.model.otseg import OTSegConfig
+from otseg.train.batches import StepSampler
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),

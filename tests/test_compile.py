@@ -5,8 +5,8 @@ from test_model import TINY, apart, pictures, prompts
 from test_model import make as make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from otseg.sinkhorn import sinkhorn
-from otseg.solvers import spread_scores
+from otseg.transport.entropic import sinkhorn
+from otseg.transport.solvers import spread_scores
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'), pytest.mark.filterwarnings('ignore:.*transport problems')]
 KINDS = {'to a tolerance': dict(), 'fixed': dict(tol=None, max_iter=20), 'softmax': dict(attention='softmax')}

@@ -11,11 +11,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from otseg.core import InputError
-from otseg.data import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture, source_table
-from otseg.layouts import LAYOUTS, Item
-from otseg.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, PhotometricDistort,
+from otseg.data.reading import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture, source_table
+from otseg.data.layouts import LAYOUTS, Item
+from otseg.data.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, PhotometricDistort,
                               eval_transform, keep_ratio_size, train_transform)
-from otseg.vocab import load_vocab
+from otseg.model.vocab import load_vocab
 
 SIZE = (60, 40)                                        # width, height
 VOC = 'ImageSets/Segmentation'

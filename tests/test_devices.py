@@ -11,19 +11,19 @@ import torch
 from test_model import TINY, make
 from torch import nn
 
-import otseg.sinkhorn as room
+import otseg.transport.entropic as room
 from otseg.core import InputError, best_device
-from otseg.evaluate import count_pixels, predict_windows
-from otseg.launch import get_accelerator
-from otseg.losses import otseg_loss
-from otseg.metrics import ConfusionMatrix, prompt_diversity
-from otseg.model import head_with
-from otseg.mpsa import MPSA, CrossAttention, mps
-from otseg.runs import environment
-from otseg.segmenter import Segmenter
-from otseg.sinkhorn import sinkhorn
-from otseg.training_free import TrainingFree
-from otseg.vocab import load_vocab
+from otseg.evaluate.windows import count_pixels, predict_windows
+from otseg.train.processes import get_accelerator
+from otseg.model.losses import otseg_loss
+from otseg.evaluate.metrics import ConfusionMatrix, prompt_diversity
+from otseg.model.otseg import head_with
+from otseg.transport.mpsa import MPSA, CrossAttention, mps
+from otseg.train.run import environment
+from otseg.predict.segmenter import Segmenter
+from otseg.transport.entropic import sinkhorn
+from otseg.model.dense import TrainingFree
+from otseg.model.vocab import load_vocab
 
 try: from torch._subclasses.fake_tensor import FakeTensorMode
 except ImportError: FakeTensorMode = object
@@ -240,7 +240,7 @@ def test_the_variable_decides(monkeypatch):
 @pytest.mark.parametrize('processes, gpus, name, cpu', [(1, 1, None, False), (1, 1, 'cpu', True), (2, 1, 'cpu', True),
                                                         (2, 1, None, False), (2, 0, None, True), (1, 0, None, False)])
 def test_accelerate_follows(monkeypatch, processes, gpus, name, cpu):
-    import otseg.launch as launch
+    import otseg.train.processes as launch
     asked = {}
 
     def accelerator(**options):
@@ -257,7 +257,7 @@ def test_accelerate_follows(monkeypatch, processes, gpus, name, cpu):
 
 
 def test_accelerate_takes_the_gpu_that_is_named(monkeypatch):
-    import otseg.launch as launch
+    import otseg.train.processes as launch
     taken = []
     monkeypatch.setattr(launch, 'Accelerator', lambda **_: type('Stub', (), dict(num_processes=1))())
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
@@ -274,6 +274,6 @@ def test_a_process_under_the_variable(folder):
     import subprocess
     import sys
     env = dict(os.environ, OTSEG_DEVICE='gpu')
-    code = 'from otseg.cli import demo; import sys; sys.argv[1:] = ["--scenes", "8"]; demo()'
+    code = 'from otseg.commands.use import demo; import sys; sys.argv[1:] = ["--scenes", "8"]; demo()'
     run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 2 and "error: OTSEG_DEVICE should be" in run.stderr and 'Traceback' not in run.stderr

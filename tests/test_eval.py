@@ -12,19 +12,19 @@ from test_cli import NAMES, TINY, base, data_set, mask, one_thread, picture, she
 from test_model import make, prompts
 from torch.utils.data import DataLoader
 
-import otseg.evaluate
-from otseg.checkpoint import load_checkpoint, save_checkpoint
+import otseg.evaluate.windows
+from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import asset_path, read_json
-from otseg.data import collate, load_dataset
-from otseg.diversity import measure_diversity
-from otseg.evaluate import count_pixels, evaluate, evaluate_options, predict_windows
-from otseg.metrics import harmonic_mean
-from otseg.model import OTSeg, OTSegConfig
-from otseg.paper import misfits, paper_table, printed_table, read_results
-from otseg.predict import Segmenter
-from otseg.recipes import COCO, CONTEXT, CROSS, VOC, cross_recipe, override
-from otseg.training_free import TrainingFree
-from otseg.vocab import Vocab, load_vocab
+from otseg.data.reading import collate, load_dataset
+from otseg.evaluate.diversity import measure_diversity
+from otseg.evaluate.windows import count_pixels, evaluate, evaluate_options, predict_windows
+from otseg.evaluate.metrics import harmonic_mean
+from otseg.model.otseg import OTSeg, OTSegConfig
+from otseg.evaluate.paper import misfits, paper_table, printed_table, read_results
+from otseg.predict.segmenter import Segmenter
+from otseg.train.recipes import COCO, CONTEXT, CROSS, VOC, cross_recipe, override
+from otseg.model.dense import TrainingFree
+from otseg.model.vocab import Vocab, load_vocab
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 SHAPES = [(500, 375), (375, 500), (2000, 300), (40, 30)]  # width and height
@@ -86,7 +86,7 @@ OPTIONS = [(b, p) for b in (.5, 1., 0., .3) for p in (0., .1, .5)]
 @pytest.mark.parametrize('budget', [1, 2**18, 2**40], ids=['one', 'some', 'all'])
 def test_options_of_one_pass_are_those_of_single_passes(monkeypatch, window, same_size, budget):
     "Bit for bit, in batches of pictures as well; a void picture changes nothing"
-    monkeypatch.setattr(otseg.evaluate, 'PIXEL_BYTES', budget)
+    monkeypatch.setattr(otseg.evaluate.windows, 'PIXEL_BYTES', budget)
     model, text = make(image_size=None).eval(), prompts(12, spread=.3)
     vocab = Vocab('twelve', tuple(f'c{i}' for i in range(12)), (2, 5, 11))
     g, size = torch.Generator().manual_seed(1), (70, 90) if same_size else (50, 61)
@@ -312,7 +312,7 @@ def test_a_cell_across_data_sets(across, tmp_path, monkeypatch, cell):
     def watched(model, image, text, **how):
         used.append((image, how))
         return predict_windows(model, image, text, **how)
-    monkeypatch.setattr(otseg.evaluate, 'predict_windows', watched)
+    monkeypatch.setattr(otseg.evaluate.windows, 'predict_windows', watched)
     source, target = cell.split('-to-')
     data = across/dict(ade150='ade', voc12='voc')[target]
     told = json.loads(result(across/source, '--cross', target, '--data', data, to=tmp_path/'x.json'))

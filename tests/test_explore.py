@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otseg import explorer
-from otseg.explorer import explore
-from otseg.panels import explore_prompts, watch_mouse
-from otseg.segmenter import Segmenter
-from otseg.toy import ToyScenes
-from otseg.vocab import load_vocab
+from otseg.explore import explorer
+from otseg.explore.explorer import explore
+from otseg.explore.panels import explore_prompts, watch_mouse
+from otseg.predict.segmenter import Segmenter
+from otseg.data.toy import ToyScenes
+from otseg.model.vocab import load_vocab
 
 LIMITS = ['anew', pytest.param(.2, marks=pytest.mark.timing)]  # what it takes to make the explorer anew, or seconds
 MOVES = dict(  # handle -> values, one after the other

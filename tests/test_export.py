@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from otseg.core import read_json
-from otseg.export import export_model
-from otseg.predict import Segmenter
-from otseg.toy import toy_scene
+from otseg.predict.export import export_model
+from otseg.predict.segmenter import Segmenter
+from otseg.data.toy import toy_scene
 
 CLASSES = ['sky', 'wood', 'donut', 'bee']
 

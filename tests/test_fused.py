@@ -11,11 +11,11 @@ import pytest
 import torch
 from test_model import make, pictures, prompts
 
-import otseg.sinkhorn as room
+import otseg.transport.entropic as room
 from otseg.core import InputError
-from otseg.fused import MAX_TILE, fused_available, fused_backward, fused_solve
-from otseg.sinkhorn import sinkhorn
-from otseg.solvers import SAFE_RANGE, spread_scores
+from otseg.transport.fused import MAX_TILE, fused_available, fused_backward, fused_solve
+from otseg.transport.entropic import sinkhorn
+from otseg.transport.solvers import SAFE_RANGE, spread_scores
 
 INTERPRET = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cpu' if INTERPRET else 'cuda'
@@ -283,7 +283,7 @@ def test_masses_elsewhere():
     ('cuda', '6.0', (9, 0), ("an NVIDIA GPU, or Triton's interpreter", 'costs on cuda')),
     ('cpu', None, (9, 0), ("an NVIDIA GPU, or Triton's interpreter", 'costs on cpu'))])
 def test_which_gpus_it_needs(monkeypatch, place, hip, capability, says):
-    import otseg.fused as module
+    import otseg.transport.fused as module
     monkeypatch.setattr(module, 'INTERPRETED', False)
     monkeypatch.setattr(torch.version, 'hip', hip)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
@@ -293,7 +293,7 @@ def test_which_gpus_it_needs(monkeypatch, place, hip, capability, says):
 
 
 def test_without_triton(monkeypatch):
-    import otseg.fused as module
+    import otseg.transport.fused as module
     monkeypatch.setattr(module, 'triton', None)
     with pytest.raises(InputError, match='the fused kernel should have Triton, got none installed. Use method="newton"'):
         sinkhorn(torch.rand(1, 20, 4), method='fused')
@@ -339,7 +339,7 @@ def compile_kernels():
     from triton.backends import compiler
     from triton.compiler import ASTSource
 
-    from otseg.fused import _gradient_kernel, _options, _solve_kernel
+    from otseg.transport.fused import _gradient_kernel, _options, _solve_kernel
     old = tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3)
     for arch, kind, m, n in SHAPES:
         if kind == 'solve':

@@ -22,18 +22,18 @@ from test_cli import NAMES, TINY, inside, mask, one_thread, picture, process, tr
 from test_data import context_mask, lines, sbd_mask
 from test_eval import official
 
-from otseg.checkpoint import load_checkpoint, load_official, save_checkpoint
-from otseg.cli import convert, predict
+from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoint
+from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
-from otseg.data import load_dataset
+from otseg.data.reading import load_dataset
 from otseg.eval_cli import evaluate
-from otseg.predict import Segmenter
-from otseg.prepare_cli import prepare
-from otseg.recipes import get_recipe, override
-from otseg.resume import damage as damaged
-from otseg.train import fit
-from otseg.train import main as train
-from otseg.vocab import load_vocab
+from otseg.predict.segmenter import Segmenter
+from otseg.commands.data import prepare
+from otseg.train.recipes import get_recipe, override
+from otseg.train.run import damage as damaged
+from otseg.train.trainer import fit
+from otseg.train.trainer import main as train
+from otseg.model.vocab import load_vocab
 
 pytestmark = [pytest.mark.filterwarnings('ignore'),
               pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='a limit of time needs signals')]
@@ -89,7 +89,7 @@ def base(tmp_path_factory):
         picture(Path('photo.jpg'), (40, 60)); picture(Path('shot.png'), (70, 36))
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            from otseg.clip import load_clip
+            from otseg.model.clip import load_clip
             save_file(load_clip('tiny.json', 'random').state_dict(), 'clip.safetensors')
         whole = Path('data/images/train/train3.jpg').read_bytes()
         Path('data/images/train/train3.jpg').write_bytes(whole[:300])

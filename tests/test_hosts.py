@@ -13,7 +13,7 @@ import torch
 from test_trainer import column, same, weights
 
 from otseg.core import read_json
-from otseg.train import main
+from otseg.train.trainer import main
 
 ADDRESS, PORT = '10.77.0.{}', 29600
 CONFIGS = Path(__file__).parent.parent/'nbs/tutorials/accelerate'

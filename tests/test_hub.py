@@ -5,9 +5,9 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-import otseg.checkpoint
-from otseg.predict import Segmenter
-from otseg.toy import toy_scene
+import otseg.model.checkpoint
+from otseg.predict.segmenter import Segmenter
+from otseg.data.toy import toy_scene
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def hub(tmp_path, monkeypatch):
     def download(repo_id, **kwargs): return str(tmp_path/repo_id)
     monkeypatch.setattr(HfApi, 'create_repo', create)
     monkeypatch.setattr(HfApi, 'upload_folder', upload)
-    monkeypatch.setattr(otseg.checkpoint, 'snapshot_download', download)
+    monkeypatch.setattr(otseg.model.checkpoint, 'snapshot_download', download)
     return tmp_path
 
 

@@ -13,7 +13,7 @@ NAMES = [m.name for m in pkgutil.walk_packages(otseg.__path__, 'otseg.') if not 
 
 
 def test_there_is_something_to_import():
-    assert {'otseg.sinkhorn', 'otseg.model', 'otseg.cli'} <= {*NAMES}
+    assert {'otseg.transport.entropic', 'otseg.model.otseg', 'otseg.commands.use'} <= {*NAMES}
 
 
 @pytest.mark.parametrize('name', NAMES)

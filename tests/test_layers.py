@@ -120,7 +120,7 @@ def house(tmp_path):
         '04b_mix': 'from .clip import encode',
         '14_train': 'def fit():\n    from otseg import mix\n    import accelerate, torchvision',
         '16_viz': 'from otseg.core import check',
-        '17_cli': 'from otseg.viz import plot_scores\nimport otseg.train',
+        '17_cli': 'from otseg.show.figures import plot_scores\nimport otseg.train.trainer',
     }
     for sub in 'otseg', 'nbs':
         (tmp_path / sub).mkdir()
@@ -144,19 +144,19 @@ def test_sound_package_passes(house):
 
 
 @pytest.mark.parametrize('room, code, says', [
-    ('core', 'from otseg.train import fit', 'layer 00 imports train of layer 14'),
-    ('core', 'import otseg.clip', 'layer 00 imports clip of layer 04'),
-    ('core', 'import otseg.clip as c', 'layer 00 imports clip of layer 04'),
+    ('core', 'from otseg.train.trainer import fit', 'layer 00 imports train of layer 14'),
+    ('core', 'import otseg.model.clip', 'layer 00 imports clip of layer 04'),
+    ('core', 'import otseg.model.clip as c', 'layer 00 imports clip of layer 04'),
     ('core', 'from otseg import clip', 'layer 00 imports clip of layer 04'),
     ('core', 'from .clip import encode', 'layer 00 imports clip of layer 04'),
     ('core', 'from . import clip', 'layer 00 imports clip of layer 04'),
-    ('core', 'def f():\n    if True:\n        from otseg.clip import encode', 'core.py:3: layer 00 imports clip'),
-    ('core', 'import importlib\nimportlib.import_module("otseg.clip")', 'layer 00 imports clip of layer 04'),
+    ('core', 'def f():\n    if True:\n        from otseg.model.clip import encode', 'core.py:3: layer 00 imports clip'),
+    ('core', 'import importlib\nimportlib.import_module("otseg.model.clip")', 'layer 00 imports clip of layer 04'),
     ('clip', 'from otseg.mix import f', 'layer 04 imports mix of layer 04b'),
-    ('clip', 'import otseg.clip', 'layer 04 imports clip of layer 04'),
+    ('clip', 'import otseg.model.clip', 'layer 04 imports clip of layer 04'),
     ('__init__', 'from otseg.core import check', 'imports core of layer 00'),
-    ('train', 'from otseg.viz import plot_scores', 'nothing imports viz except cli'),
-    ('viz', 'from otseg.cli import demo', 'nothing imports cli'),
+    ('train', 'from otseg.show.figures import plot_scores', 'nothing imports viz except cli'),
+    ('viz', 'from otseg.commands.use import demo', 'nothing imports cli'),
     ('mix', 'import accelerate', 'accelerate is for layer 13c and up, this is 04b'),
     ('mix', 'from torchvision import io', 'torchvision is for layer 11 and up'),
     ('train', 'import open_clip', 'open_clip is at home in clip, text only'),
@@ -180,6 +180,6 @@ def test_missing_module_is_found(house):
 def test_upward_import_in_a_copy_of_this_package_is_found(tmp_path):
     shutil.copytree(LIB, tmp_path / 'otseg', ignore=shutil.ignore_patterns('assets', '__pycache__'))
     core = tmp_path / 'otseg/core.py'
-    planted = '\n\ndef planted():\n    from otseg.sinkhorn import sinkhorn\n'
+    planted = '\n\ndef planted():\n    from otseg.transport.entropic import sinkhorn\n'
     core.write_text(core.read_text(encoding='utf-8') + planted, encoding='utf-8')
     assert [v for v in violations(tmp_path / 'otseg', NBS) if 'layer 00 imports sinkhorn of layer 01' in v]

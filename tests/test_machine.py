@@ -58,10 +58,10 @@ def test_a_default_test_does_not_touch_it(tmp_path):
 def test_parts_that_choose_a_device_leave_it_alone():
     "Where a GPU is visible and the CPU is asked for: segmenter, trainer, bench, records of a machine"
     code = '''
-from otseg.bench import machine
-from otseg.segmenter import Segmenter
-from otseg.launch import get_accelerator
-from otseg.toy import ToyScenes
+from otseg.study.bench import machine
+from otseg.predict.segmenter import Segmenter
+from otseg.train.processes import get_accelerator
+from otseg.data.toy import ToyScenes
 s = Segmenter.from_pretrained('toy')
 assert s.device.type == 'cpu' and s.predict(ToyScenes('val', 1)[0].image).labels.shape
 assert get_accelerator().device.type == 'cpu'
@@ -83,7 +83,7 @@ SOUND = {
     'the same shape': 'assert torch.equal(torch.bmm(x, y), torch.bmm(x, y))',
     'rounding': 'assert (sinkhorn(x)[0][0] - sinkhorn(x[:1])[0][0]).abs().max() < 1e-7',
 }
-START = ('import torch; from otseg.sinkhorn import sinkhorn; torch.manual_seed(0)\n'
+START = ('import torch; from otseg.transport.entropic import sinkhorn; torch.manual_seed(0)\n'
          'x, y = torch.rand(4, 40, 6), torch.rand(4, 6, 7)\n')
 
 

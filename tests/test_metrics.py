@@ -6,7 +6,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from otseg.core import InputError
-from otseg.metrics import ConfusionMatrix, harmonic_mean, pairwise_diversity, prompt_diversity, segmentation_scores, text_cosine
+from otseg.evaluate.metrics import ConfusionMatrix, harmonic_mean, pairwise_diversity, prompt_diversity, segmentation_scores, text_cosine
 
 
 def maps(k, seed=0, shape=(3, 20, 30), void=.1):

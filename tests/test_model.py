@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from otseg.checkpoint import save_checkpoint
-from otseg.losses import otseg_loss
-from otseg.model import OTSeg, OTSegConfig
-from otseg.sinkhorn import sinkhorn
+from otseg.model.checkpoint import save_checkpoint
+from otseg.model.losses import otseg_loss
+from otseg.model.otseg import OTSeg, OTSegConfig
+from otseg.transport.entropic import sinkhorn
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*transport problems')]
@@ -106,14 +106,14 @@ def test_float64_agrees_with_float32(device, attention):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_every_plan_has_the_format_of_the_model(monkeypatch, dtype):
     "Nothing of a float64 model passes through float32 on the way: neither costs nor plans"
-    import otseg.mpsa
+    import otseg.transport.mpsa
     seen = []
 
     def spy(cost, *args, **kwargs):
         out = sinkhorn(cost, *args, **kwargs)
         seen.extend((cost.dtype, out.plan.dtype, out.err.dtype))
         return out
-    monkeypatch.setattr(otseg.mpsa, 'sinkhorn', spy)
+    monkeypatch.setattr(otseg.transport.mpsa, 'sinkhorn', spy)
     step(make().to(dtype))
     assert len(seen) == 3 * 4 and set(seen) == {dtype}     # the score map and three decoder layers
 
@@ -267,8 +267,8 @@ SCRIPT = '''
 import sys, json, torch
 torch.set_num_threads(1)
 from accelerate import Accelerator
-from otseg.recipes import get_recipe, override
-from otseg.train import fit
+from otseg.train.recipes import get_recipe, override
+from otseg.train.trainer import fit
 recipe = override(get_recipe('folder-inductive'), clip='tiny.json', weights='random', image_size=32, steps=6,
                   batch_size=4, workers=0, warmup_steps=0, lr=3e-3, vpt_tokens=2, dropout=0., accumulate=int(sys.argv[2]))
 accelerator = Accelerator(cpu=True)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from otseg.checkpoint import load_official
-from otseg.losses import otseg_loss, pseudo_labels
-from otseg.sinkhorn import sinkhorn
+from otseg.model.checkpoint import load_official
+from otseg.model.losses import otseg_loss, pseudo_labels
+from otseg.transport.entropic import sinkhorn
 
 
 def relative(got, want): return float((got.detach() - want).abs().max() / want.abs().max().clamp(min=1e-12))

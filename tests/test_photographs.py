@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from otseg.core import InputError
-from otseg.predict import Segmenter, load_photograph
+from otseg.predict.folder import Segmenter, load_photograph
 
 pytestmark = pytest.mark.data
 CLASSES = 'sky,grass,star,boat'

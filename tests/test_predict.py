@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from otseg.predict import Segmenter, main, predict_folder
-from otseg.sharing import decode_rle, encode_rle
+from otseg.predict.folder import Segmenter, main, predict_folder
+from otseg.predict.segmentation import decode_rle, encode_rle
 
 pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.filterwarnings('ignore:.*meaningless.*'),
@@ -63,7 +63,7 @@ def server():
     "Processes that start in a moment: forked from one that has imported the module and done nothing else"
     if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['otseg.predict'])
+    context.set_forkserver_preload(['otseg.predict.folder'])
     return context
 
 
@@ -367,7 +367,7 @@ def test_run_lengths_are_those_of_coco(segmenter):
 MEMORY = '''
 import warnings
 import numpy as np, torch
-from otseg.predict import Segmenter
+from otseg.predict.segmenter import Segmenter
 warnings.filterwarnings('ignore')
 torch.set_num_threads(1)
 def peak():  # ru_maxrss would start at that of the process that started this one

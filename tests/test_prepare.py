@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from otseg.layouts import LAYOUTS
-from otseg.prepare import PUBLISHED, WRONG, check_dataset
-from otseg.prepare_cli import prepare
-from otseg.vocab import load_vocab
+from otseg.data.layouts import LAYOUTS
+from otseg.data.check import PUBLISHED, WRONG, check_dataset
+from otseg.commands.data import prepare
+from otseg.model.vocab import load_vocab
 
 VOC = 'ImageSets/Segmentation'
 NAMES = ['road', 'sky', 'car', 'cow']
@@ -48,7 +48,7 @@ def shell(*argv) -> tuple[int, str, str]:
     out, err, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
     with tempfile.TemporaryDirectory() as d:
         script = Path(d)/'otseg-prepare'
-        script.write_text('import sys\nfrom otseg.prepare_cli import prepare\n'
+        script.write_text('import sys\nfrom otseg.commands.data import prepare\n'
                           'if __name__ == "__main__": sys.exit(prepare())\n', encoding='utf-8')
         sys.argv = [str(script), *map(str, argv)]
         try:
@@ -203,9 +203,9 @@ COUNT = """
 import json, sys, time
 from pathlib import Path
 import torch
-from otseg.data import load_dataset, read_mask, to_labels
-from otseg.metrics import ConfusionMatrix, segmentation_scores
-from otseg.prepare import check_dataset
+from otseg.data.reading import load_dataset, read_mask, to_labels
+from otseg.evaluate.metrics import ConfusionMatrix, segmentation_scores
+from otseg.data.check import check_dataset
 torch.set_num_threads(1)
 def mib():  # ru_maxrss would start at that of the process that started this one
     lines = open('/proc/self/status', encoding='utf-8').read().splitlines()

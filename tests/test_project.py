@@ -90,7 +90,7 @@ def test_package_is_built_with_its_data(root, copy):
     assert {n.split('/')[0] for n in inside} == {'otseg', info}
     assert f'Version: {otseg.__version__}\n' in meta and 'License-Expression: Apache-2.0' in meta
     assert 'Requires-Dist: torch>=' in meta and 'Provides-Extra: dev' in meta
-    assert 'otseg-demo = otseg.cli:demo' in entry and 'otseg = otseg._modidx:d' in entry
+    assert 'otseg-demo = otseg.commands.use:demo' in entry and 'otseg = otseg._modidx:d' in entry
 
 
 def test_importing_the_package_loads_nothing_heavy():

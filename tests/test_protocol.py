@@ -6,10 +6,10 @@ import pytest
 
 from otseg.core import read_json
 from otseg.eval_cli import evaluate
-from otseg.paper import paper_table, read_results
-from otseg.prepare import check_dataset
-from otseg.train import main as train
-from otseg.vocab import load_vocab
+from otseg.evaluate.paper import paper_table, read_results
+from otseg.data.check import check_dataset
+from otseg.train.trainer import main as train
+from otseg.model.vocab import load_vocab
 
 pytestmark = [pytest.mark.data, pytest.mark.filterwarnings('ignore')]
 OPTIONS = ('--weights random --image_size 64 --steps 4 --batch_size 4 --workers 0 --save_every 2 --keep 1 '

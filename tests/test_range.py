@@ -4,8 +4,8 @@ from itertools import product
 import pytest
 import torch
 
-from otseg.sinkhorn import sinkhorn
-from otseg.solvers import spread_scores
+from otseg.transport.entropic import sinkhorn
+from otseg.transport.solvers import spread_scores
 
 
 @pytest.mark.filterwarnings('ignore:.*transport problems')

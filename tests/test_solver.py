@@ -7,14 +7,14 @@ import torch
 from test_cli import shell
 from test_model import make, pictures, prompts
 
-import otseg.mpsa
-from otseg.checkpoint import load_checkpoint, save_checkpoint
+import otseg.transport.mpsa
+from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import InputError, asset_path
-from otseg.model import OTSegConfig, head_with
-from otseg.recipes import differences, get_recipe, override, recipe_from_dict
-from otseg.resume import resume_weights
-from otseg.sinkhorn import METHODS, sinkhorn
-from otseg.vocab import load_vocab
+from otseg.model.otseg import OTSegConfig, head_with
+from otseg.train.recipes import differences, get_recipe, override, recipe_from_dict
+from otseg.train.run import resume_weights
+from otseg.transport.entropic import METHODS, sinkhorn
+from otseg.model.vocab import load_vocab
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*meaningless.*')
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*meaningless.*')
 def methods(monkeypatch):
     "What `sinkhorn` is asked for by models"
     seen = []
-    monkeypatch.setattr(otseg.mpsa, 'sinkhorn',
+    monkeypatch.setattr(otseg.transport.mpsa, 'sinkhorn',
                         lambda *args, **kwargs: seen.append(kwargs['method']) or sinkhorn(*args, **kwargs))
     return seen
 

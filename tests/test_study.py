@@ -12,12 +12,12 @@ import pytest
 import torch
 from test_cli import COMMANDS, misused, refused, shell, tree
 
-from otseg import study as module
-from otseg.compare import paired_p, score_of, summarise, t_quantile, t_within
+from otseg.study import runs as module
+from otseg.study.compare import paired_p, score_of, summarise, t_quantile, t_within
 from otseg.core import InputError
-from otseg.model import OTSeg
-from otseg.studies import STUDIES
-from otseg.study import Study, initial_weights, run_study, shared_start, stored_runs
+from otseg.model.otseg import OTSeg
+from otseg.study.runs import STUDIES
+from otseg.study.runs import Study, initial_weights, run_study, shared_start, stored_runs
 
 COMMANDS['otseg-study'] = 'cli:study'
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
@@ -39,7 +39,7 @@ def result(tmp_path_factory):
 def process(name, *argv):
     "The command in a process of its own: what it starts itself has to find its way without the tests"
     script = Path(name).resolve()
-    script.write_text(f'import sys\nfrom otseg.cli import {COMMANDS[name].partition(":")[2]} as f\n'
+    script.write_text(f'import sys\nfrom otseg.commands.use import {COMMANDS[name].partition(":")[2]} as f\n'
                       'if __name__ == "__main__": sys.exit(f())\n', encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
     got = subprocess.run([sys.executable, str(script), *argv], capture_output=True, text=True, env=env, timeout=300,

@@ -21,19 +21,19 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from otseg import checkpoint
-from otseg.checkpoint import load_checkpoint
+from otseg.model import checkpoint
+from otseg.model.checkpoint import load_checkpoint
 from otseg.core import InputError, check, read_json
-from otseg.data import collate, load_dataset
-from otseg.evaluate import evaluate
-from otseg.model import OTSeg
-from otseg.recipes import VOC, get_recipe, learning_rate, override
-from otseg.resume import newest_checkpoint
-from otseg.launch import get_accelerator
-from otseg.runs import RunLog
-from otseg.step import forward_loss
-from otseg.train import _Run, fit
-from otseg.vocab import Vocab
+from otseg.data.reading import collate, load_dataset
+from otseg.evaluate.windows import evaluate
+from otseg.model.otseg import OTSeg
+from otseg.train.recipes import VOC, get_recipe, learning_rate, override
+from otseg.train.run import newest_checkpoint
+from otseg.train.processes import get_accelerator
+from otseg.train.run import RunLog
+from otseg.train.step import forward_loss
+from otseg.train.trainer import _Run, fit
+from otseg.model.vocab import Vocab
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 
@@ -97,7 +97,7 @@ def server():
     "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
     if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['otseg.train'])
+    context.set_forkserver_preload(['otseg.train.trainer'])
     return context
 
 

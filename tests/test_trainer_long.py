@@ -12,7 +12,7 @@ from test_trainer import (  # noqa: F401
     Squares, child, column, killed_at, recipe, same, server, together, train, unbroken_run,
 )
 
-from otseg.runs import StepSampler
+from otseg.train.batches import StepSampler
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 

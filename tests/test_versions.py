@@ -184,7 +184,7 @@ def test_a_planted_reach_is_found(code, name):
 
 
 @pytest.mark.parametrize('code', [
-    'from otseg.fused import _options\n_options()', 'from .core import _x', 'import otseg\notseg._x', 'def f(m): return m._ours',
+    'from otseg.transport.fused import _options\n_options()', 'from .core import _x', 'import otseg\notseg._x', 'def f(m): return m._ours',
     'def f(m): return m._repr_html_()', 'import os\nos.replace = 1', 'x.__dict__'])
 def test_what_is_ours_is_none(code):
     assert [*reaches(ast.parse(code), {'_x', '_ours'})] == []

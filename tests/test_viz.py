@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from otseg import viz
+from otseg.show import figures as viz
 from otseg.core import IGNORE, InputError
 
 NAMES = ['sky', 'sand', 'rock', 'kelp']
@@ -255,7 +255,7 @@ def test_explorer_redraws_without_a_kernel():
     assert all(p.startswith(b'\xff\xd8') for p in shown[0])
 
 def test_import_opens_no_window_toolkit():
-    code = "import sys, otseg.viz; print([m for m in ('matplotlib.pyplot', 'tkinter', 'PyQt5') if m in sys.modules])"
+    code = "import sys, otseg.show.figures; print([m for m in ('matplotlib.pyplot', 'tkinter', 'PyQt5') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, encoding='utf-8').stdout.strip() == '[]'
 
 # Simulated colour vision, severity 1 (Machado, Oliveira and Fernandes 2009), on linear RGB

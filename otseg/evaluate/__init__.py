@@ -1,0 +1,9 @@
+"""Counting pixels: confusion, scores of seen and unseen classes, sliding windows, diversity of prompt maps, the paper's tables"""
+from otseg import faces
+
+__getattr__, __dir__, __all__ = faces(__name__, dict(
+    metrics='ConfusionMatrix Scores harmonic_mean prompt_diversity segmentation_scores',
+    windows='evaluate evaluate_options predict_labels predict_windows',
+    diversity='measure_diversity',
+    paper='paper_table',
+))

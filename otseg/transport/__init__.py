@@ -1,0 +1,9 @@
+"""Entropic optimal transport between image tokens and text prompts, and the attention built on it; everything lies above it"""
+from otseg import faces
+
+__getattr__, __dir__, __all__ = faces(__name__, dict(
+    solvers='textbook_sinkhorn spread_scores',
+    fused='fused_available',
+    entropic='SinkhornOutput cosine_cost plan_entropy sinkhorn',
+    mpsa='CrossAttention MPSA cosine_scores mps prompt_plan prompt_scores',
+))
