@@ -9,7 +9,7 @@ import pytest
 
 import otseg
 
-NAMES = [m.name for m in pkgutil.walk_packages(otseg.__path__, 'otseg.') if not m.name.endswith('_modidx')]
+NAMES = [m.name for m in pkgutil.walk_packages(otseg.__path__, 'otseg.') if m.name.rpartition('.')[2] not in ('_modidx', '__main__')]
 
 
 def test_there_is_something_to_import():

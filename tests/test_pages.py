@@ -39,7 +39,7 @@ def test_links_of_the_readme_lead_somewhere(root):
 def module_of(notebook):
     "The module that a notebook exports"
     code = '\n'.join(''.join(c['source']) for c in json.loads(notebook.read_text(encoding='utf-8'))['cells'])
-    return importlib.import_module(f'otseg.{re.search(r"^#[|] default_exp ([a-z_]+)", code, re.M)[1]}')
+    return importlib.import_module(f'otseg.{re.search(r"^#[|] default_exp ([a-z_.]+)", code, re.M)[1]}')
 
 
 def test_map_from_paper_to_code(root):

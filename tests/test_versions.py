@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted([*ROOT.glob('otseg/*.py'), *ROOT.glob('tests/*.py'), *ROOT.glob('scripts/*.py')])
+FILES = sorted([*ROOT.glob('otseg/**/*.py'), *ROOT.glob('tests/*.py'), *ROOT.glob('scripts/*.py')])
 
 # (file, name) -> library, and what happens, or why not, where a version does not have it
 REACHES = {
-    ('otseg/launch.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
-    ('otseg/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried, and told when it fails',
+    ('otseg/train/processes.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
+    ('otseg/model/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried, and told when it fails',
     ('tests/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, and is what torch documents for it',
-    ('otseg/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
+    ('otseg/study/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
     ('tests/test_devices.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
     ('tests/test_devices.py', 'aten._local_scalar_dense'): 'torch: skipped as above',
     ('tests/conftest.py', 'torch.cuda.is_available ='): 'torch: public; so that no test sees a GPU unasked',
@@ -29,9 +29,9 @@ OWN = {'_repr_html_', '_repr_png_', '_repr_svg_', '_repr_markdown_', '_replace',
 # Parts of open_clip's towers: the weights files fix their names, the versions of open_clip the rest
 TOWER = {'resblocks', 'ln_1', 'ln_2', 'ls_1', 'ls_2', 'mlp', 'c_fc', 'c_proj', 'gelu', 'attn_pool', 'in_proj_weight',
          'in_proj_bias'}
-TOWERS = {('otseg/clip.py', 'resblocks'), ('otseg/clip.py', 'attn_pool'), ('otseg/training_free.py', 'resblocks'),
-          ('otseg/step.py', 'resblocks'), ('otseg/checkpoint.py', 'resblocks'), ('otseg/checkpoint.py', 'mlp'),
-          ('otseg/checkpoint.py', 'c_proj')}
+TOWERS = {('otseg/model/clip.py', 'resblocks'), ('otseg/model/clip.py', 'attn_pool'), ('otseg/model/dense.py', 'resblocks'),
+          ('otseg/train/step.py', 'resblocks'), ('otseg/model/checkpoint.py', 'resblocks'), ('otseg/model/checkpoint.py', 'mlp'),
+          ('otseg/model/checkpoint.py', 'c_proj')}
 # Modules and names that Windows lacks, some of them macOS too
 POSIX = {'resource', 'fcntl', 'pwd', 'grp', 'termios', 'pty', 'fork', 'forkpty', 'killpg', 'sched_getaffinity', 'AF_UNIX',
          'geteuid', 'getuid', 'setitimer', 'SIGALRM', 'SIGKILL', 'SIGCHLD', 'mkfifo', 'getrusage', 'symlink_to', 'symlink'}

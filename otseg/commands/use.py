@@ -1,4 +1,4 @@
-"""The shell commands
+"""The shell commands that train, segment, convert, export and measure
 
 Docs: https://otseg.github.io/otseg/10_commands/use.html.md"""
 

@@ -1,4 +1,4 @@
-"""Where data sets keep their files, and what the values of their masks mean
+"""Where data sets keep their files, what the values of their masks mean, and which files belong together
 
 Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 

@@ -1,4 +1,4 @@
-"""Pictures of maps and labels that are drawn in a millisecond, in the colours of the figures
+"""Pictures of maps and labels that are drawn in a millisecond, and the widgets that hold them
 
 Docs: https://otseg.github.io/otseg/09_explore/panels.html.md"""
 

@@ -1,4 +1,4 @@
-"""Saving and loading what was trained, and reading the authors' checkpoints
+"""Saving and loading what was trained, reading the authors' checkpoints, and the Hugging Face Hub
 
 Docs: https://otseg.github.io/otseg/02_model/checkpoint.html.md"""
 

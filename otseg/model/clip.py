@@ -1,4 +1,4 @@
-"""CLIP's image encoder with visual prompts and dense tokens, from weights in any form
+"""CLIP's image encoder with visual prompts and dense tokens, its text encoder, and weights in any form
 
 Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 

@@ -1,4 +1,4 @@
-"""A folder of pictures and the folder of their results: what is there, what is done, what is asked
+"""A folder of pictures and the folder of their results, by any number of processes, each picture once
 
 Docs: https://otseg.github.io/otseg/07_predict/folder.html.md"""
 

@@ -1,4 +1,4 @@
-"""Photographs as arrays, and what a model says of one: labels, scores, prompt maps
+"""Photographs as arrays, and what a model says of one: labels, scores, prompt maps, shown and saved
 
 Docs: https://otseg.github.io/otseg/07_predict/segmentation.html.md"""
 

@@ -1,4 +1,4 @@
-"""What is asked of a picture: classes, their synonyms, and what becomes of the rest
+"""A model that is asked about pictures: any classes, synonyms, a background
 
 Docs: https://otseg.github.io/otseg/07_predict/segmenter.html.md"""
 

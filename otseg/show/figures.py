@@ -1,4 +1,4 @@
-"""Figures of segmentations and prompt maps, ready for print
+"""Figures of segmentations and prompt maps, of twins, layers and methods side by side, ready for print
 
 Docs: https://otseg.github.io/otseg/05_show/figures.html.md"""
 

@@ -1,4 +1,4 @@
-"""The same plan and the same model by other means: textbook loop, POT, GeomLoss, softmax
+"""What transport costs beside the textbook loop, POT, GeomLoss and softmax
 
 Docs: https://otseg.github.io/otseg/08_study/bench.html.md"""
 

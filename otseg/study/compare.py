@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % intervals, paired tests against a baseline, and correlations over runs
+"""Means over seeds with 95 % intervals, paired tests, correlations over runs, and curves of them
 
 Docs: https://otseg.github.io/otseg/08_study/compare.html.md"""
 

@@ -1,4 +1,4 @@
-"""What one run of a study is judged by: every blend and seen penalty, the spread of the prompt maps, time and memory of a step
+"""Studies in the toy world: variants, paired seeds, and what each run is judged by
 
 Docs: https://otseg.github.io/otseg/08_study/runs.html.md"""
 

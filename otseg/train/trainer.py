@@ -1,4 +1,4 @@
-"""What a run shows of itself on the way: scores, classes, and the same few pictures again and again
+"""Train OTSeg on one CPU or many GPUs, and show on the way how it goes
 
 Docs: https://otseg.github.io/otseg/06_train/trainer.html.md"""
 
