@@ -9,7 +9,8 @@ import pytest
 
 import otseg
 
-NAMES = [m.name for m in pkgutil.walk_packages(otseg.__path__, 'otseg.') if m.name.rpartition('.')[2] not in ('_modidx', '__main__')]
+NAMES = [m.name for m in pkgutil.walk_packages(otseg.__path__, 'otseg.')
+         if m.name.rpartition('.')[2] not in ('_modidx', '__main__')]
 
 
 def test_there_is_something_to_import():

@@ -6,7 +6,8 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from otseg.core import InputError
-from otseg.evaluate.metrics import ConfusionMatrix, harmonic_mean, pairwise_diversity, prompt_diversity, segmentation_scores, text_cosine
+from otseg.evaluate.metrics import ConfusionMatrix, harmonic_mean, segmentation_scores
+from otseg.evaluate.metrics import pairwise_diversity, prompt_diversity, text_cosine
 
 
 def maps(k, seed=0, shape=(3, 20, 30), void=.1):

@@ -15,7 +15,7 @@ FILES = sorted([*ROOT.glob('otseg/**/*.py'), *ROOT.glob('tests/*.py'), *ROOT.glo
 # (file, name) -> library, and what happens, or why not, where a version does not have it
 REACHES = {
     ('otseg/train/processes.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
-    ('otseg/model/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried, and told when it fails',
+    ('otseg/model/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried and told of',
     ('tests/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, and is what torch documents for it',
     ('otseg/study/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
     ('tests/test_devices.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
@@ -184,7 +184,8 @@ def test_a_planted_reach_is_found(code, name):
 
 
 @pytest.mark.parametrize('code', [
-    'from otseg.transport.fused import _options\n_options()', 'from .core import _x', 'import otseg\notseg._x', 'def f(m): return m._ours',
+    'from otseg.transport.fused import _options\n_options()',
+    'from .core import _x', 'import otseg\notseg._x', 'def f(m): return m._ours',
     'def f(m): return m._repr_html_()', 'import os\nos.replace = 1', 'x.__dict__'])
 def test_what_is_ours_is_none(code):
     assert [*reaches(ast.parse(code), {'_x', '_ours'})] == []
