@@ -9,7 +9,7 @@ from test_cli import COMMANDS, misused, refused, shell, tree
 
 from otseg.study.bench import QUESTIONS, QUICK, Bench, run_bench
 
-COMMANDS['otseg-bench'] = 'cli:bench'
+COMMANDS['otseg-bench'] = 'commands.use:bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
 
 

@@ -123,7 +123,7 @@ def test_the_model_is_left_as_it_was():
 def launched(*argv, processes=2):
     "otseg-eval by torchrun in processes of their own"
     run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes),
-           '-m', 'otseg.eval_cli', *map(str, argv)]
+           '-m', 'otseg.commands.evaluate', *map(str, argv)]
     got = subprocess.run(run, capture_output=True, text=True, timeout=300, encoding='utf-8')
     return got.returncode, got.stdout, got.stderr
 
@@ -144,7 +144,7 @@ def test_two_processes_give_what_one_gives(world):
 
 
 def test_accelerate_launches_the_module(world):
-    run = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '1', '-m', 'otseg.eval_cli']
+    run = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '1', '-m', 'otseg.commands.evaluate']
     got = subprocess.run([*run, 'run', '--data', 'data'], capture_output=True, text=True, timeout=300, encoding='utf-8')
     assert got.returncode == 0 and got.stdout == shell('otseg-eval', 'run', '--data', 'data')[1], got.stderr
 

@@ -26,7 +26,7 @@ from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoi
 from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
 from otseg.data.reading import load_dataset
-from otseg.eval_cli import evaluate
+from otseg.commands.evaluate import evaluate
 from otseg.predict.segmenter import Segmenter
 from otseg.commands.data import prepare
 from otseg.train.recipes import get_recipe, override

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from otseg.core import read_json
-from otseg.eval_cli import evaluate
+from otseg.commands.evaluate import evaluate
 from otseg.evaluate.paper import paper_table, read_results
 from otseg.data.check import check_dataset
 from otseg.train.trainer import main as train

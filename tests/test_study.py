@@ -19,7 +19,7 @@ from otseg.model.otseg import OTSeg
 from otseg.study.runs import STUDIES
 from otseg.study.runs import Study, initial_weights, run_study, shared_start, stored_runs
 
-COMMANDS['otseg-study'] = 'cli:study'
+COMMANDS['otseg-study'] = 'commands.use:study'
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
 ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']
 PAIR = Study('pair', 'Does it run?', {'mpsa': {}, 'softmax': dict(attention='softmax')}, 'softmax', seeds=2, steps=2,
