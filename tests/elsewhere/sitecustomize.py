@@ -48,7 +48,7 @@ def other_rounding():
         "0 or plus or minus the rounding of the format, drawn for each element from the shape alone"
         key = tuple(x.shape), x.dtype
         if key not in noise:
-            if len(noise) > 64: noise.clear()  # it is drawn again, and alike
+            if len(noise) > 512: noise.clear()  # it is drawn again, and alike
             g = torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
             drawn = torch.randint(-1, 2, x.shape, generator=g, dtype=torch.int8, device='cpu')
             noise[key] = drawn.to(x.dtype) * torch.finfo(x.dtype).eps
