@@ -42,7 +42,7 @@ test-data: check-python  ## the checks that need the shared data folder (OTSEG_S
 	@$(HIDE_GPU) $(RUN) --flags data -- -m data
 
 test-gpu: check-python  ## the checks that need an NVIDIA GPU; without one, a list of them
-	@$(RUN) --machine "" --flags gpu --gpu -- -m gpu -rs
+	@$(RUN) --machine "" --gpu
 
 test-timing: check-python  ## limits on time, for a machine that does nothing else
 	@$(HIDE_GPU) $(RUN) --machine "" --only tests -- -m timing -s
