@@ -143,3 +143,10 @@ def test_bits_across_batch_sizes_fail_in_either_stage(project):
     (project/'tests/test_it.py').write_text('def test_a():\n    ' + bits, encoding='utf-8')
     code, out = run(project)
     assert code == 1 and 'notebook FAILED: nbs/00_one.ipynb' in out and out.splitlines()[-1] == '1 passed, 2 failed, 0 skipped'
+
+
+def test_the_notebook_for_a_gpu_is_there():
+    sys.path.insert(0, str(ROOT/'scripts'))
+    try: from run_tests import CORE, ON_GPU
+    finally: sys.path.pop(0)
+    assert (ROOT/ON_GPU).is_file() and all((ROOT/f'tests/test_{name}.py').is_file() for name in CORE)
