@@ -25,6 +25,7 @@ from .probe import PathMaps, Probe
 from ..predict.segmentation import load_photograph
 from ..predict.segmenter import Segmenter
 from ..data.toy import ToyScenes
+from ..transport.mpsa import ATTENTIONS, get_attention
 
 # %% ../../nbs/09_explore/02_explorer.ipynb #668f50b7
 ITERATIONS = ('1', '2', '3', '5', '10', '20', '50', '100', '200', 'as trained')
@@ -39,8 +40,7 @@ def make_handles(
 ) -> SimpleNamespace:
     "Everything that can be moved"
     c, r, (h, w) = probe.model.config, probe.segmenter.recipe, probe.grid
-    plain = 'softmax' if c.attention == 'mpsa' else c.attention  # "dot" stays what it is
-    attentions = {'Sinkhorn (transport)': 'mpsa', 'softmax (no transport)': plain}
+    attentions = [(f'{a.label} ({"" if a.transports else "no "}transport)', name) for name, a in ATTENTIONS.items()]
     def slide(text, value, high=1., step=.05):
         return labelled(widgets.FloatSlider, text, value=value, max=high, step=step)
     own = '' if probe.segmenter.vocab is None else f'as in training: {", ".join(probe.segmenter.vocab.names)}'
@@ -163,7 +163,8 @@ def options(self: Explorer) -> dict:
     "What the handles say of the attention, for `otseg.model.otseg.head_with`"
     h = self.handles
     n = h.iterations.value
-    plain = {} if n == ITERATIONS[-1] or h.attention.value != 'mpsa' else dict(max_iter=int(n), tol=None, solver='auto')
+    free = n == ITERATIONS[-1] or not get_attention(h.attention.value).transports
+    plain = {} if free else dict(max_iter=int(n), tol=None, solver='auto')
     return dict(attention=h.attention.value, eps=h.eps.value) | plain
 
 @patch(as_prop=True)
@@ -246,7 +247,8 @@ def figure(self: Explorer,
     maps, name = getattr(p.paths(h.name.value, **self.options)[path], h.view.value), h.name.value
     i, (low, high) = p.names.index(name), self._limits(maps)
     said = 'until it converges' if 'max_iter' not in self.options else f'{self.options["max_iter"]} iterations'
-    how = f'{"Sinkhorn, " + said if h.attention.value == "mpsa" else "softmax"}, eps {h.eps.value:.3g}'
+    kind = get_attention(h.attention.value)
+    how = f'{kind.label}{", " + said if kind.transports else ""}, eps {h.eps.value:.3g}'
     note = (f'{path}: {UNITS[h.view.value]}. {how}, blend {h.blend.value:g}, seen penalty {h.penalty.value:g}. '
             'White line: where this class wins.')
     picture = p.picture if max(p.picture.shape) <= PRINT else shrink(p.picture, PRINT)

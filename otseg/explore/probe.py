@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core import unknown_name
 from ..model.otseg import OTSegHead, OTSegOutput, head_with
-from ..transport.mpsa import cosine_scores, prompt_plan, prompt_scores
+from ..transport.mpsa import AttentionMaps
 from ..predict.segmentation import WholePicture, load_photograph
 from ..predict.segmenter import Preparation, Segmenter
 from ..model.vocab import fill_templates
@@ -42,8 +42,9 @@ class PathMaps(NamedTuple):
         mass = self.plan[:, y, x]
         return mass / mass.sum().clamp(min=1e-12), mass.mean().item()
 
-def _path_maps(grid, scores, plan, summands) -> PathMaps:
+def _path_maps(grid, found: AttentionMaps) -> PathMaps:
     "Of the first class of the first picture; no plan = the even one"
+    scores, plan, summands = found
     m, n = scores.shape[-2:]
     plan = torch.ones_like(scores) if plan is None else plan * (m * n)
     def to_grid(x): return rearrange(x[0, 0].cpu().float(), '(h w) n -> n h w', h=grid[0])
@@ -177,15 +178,11 @@ def labels(self: Probe,
 @torch.no_grad()
 def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
     head, (visual, cls), text = self.head(**options), self.tokens, self.question.text[[i]]
-    layers, found, c = [*(l.attention for l in head.decoder.layers), head.decoder.last], [], head.config
-    def keep(layer, inputs, out):
-        scores = layer.scores(*inputs)
-        found.append(_path_maps(self.grid, scores, layer.weights(scores), out.prompt_maps))
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    layers, found = [*(l.attention for l in head.decoder.layers), head.decoder.last], []
+    def keep(layer, inputs): found.append(_path_maps(self.grid, layer.inside(*inputs)))
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     memory, refined = rearrange(visual, 'b d h w -> b (h w) d'), head.descriptor(cls, text.to(cls.dtype))
-    scores = cosine_scores(refined, memory)
-    plan = prompt_plan(scores, **c.plan_kwargs) if c.attention == 'mpsa' else None
-    found.append(_path_maps(self.grid, scores, plan, prompt_scores(scores, plan, c.logit_scale)))
+    found.append(_path_maps(self.grid, head.score_path(refined, memory)))
     try: head.decoder(refined, memory, False)
     finally:
         for hook in hooks: hook.remove()

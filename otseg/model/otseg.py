@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from .clip import ImageEncoder, build_visual, clip_config, load_clip
 from ..core import check, read_json, unknown_name
-from .decoder import ATTENTION, Decoder, RelationshipDescriptor
-from ..transport.mpsa import cosine_scores, prompt_plan, prompt_scores
+from .decoder import Decoder, RelationshipDescriptor
+from ..transport.mpsa import AttentionMaps, get_attention
 from ..transport.entropic import METHODS
 from .clip import text_embeddings
 from .vocab import Vocab
@@ -86,7 +86,7 @@ class OTSegConfig:
     vpt_depth: int | None = None            # Blocks with prompts; None = all
     double_class_embedding: bool = True     # Published slip that its checkpoints were trained with
     decoder_layers: int = 3                 # Section 5.2
-    attention: str = 'mpsa'                 # "mpsa"; without transport: "softmax" of cosines, "dot", Eq 11 as written
+    attention: str = 'mpsa'                 # One of `ATTENTIONS`; without transport: "softmax" of cosines, "dot", Eq 11
     eps: float = 0.05                       # Entropic regularisation
     max_iter: int = 200                     # Sinkhorn iterations at most
     tol: float | None = 1e-5                # Marginal error at which a problem stops
@@ -101,7 +101,7 @@ class OTSegConfig:
     image_std: tuple | None = None          # Their standard deviation; None = the CLIP's own
 
     def __post_init__(self):
-        if self.attention not in ATTENTION: raise unknown_name('attention', self.attention, ATTENTION)
+        get_attention(self.attention)
         if self.solver not in METHODS: raise unknown_name('solver', self.solver, METHODS)
         for name in ('eps', 'max_iter', 'decoder_layers', 'vpt_depth', 'ffn_dim', 'logit_scale', 'image_size'):
             value = getattr(self, name)
@@ -125,7 +125,7 @@ class OTSegConfig:
 
     @property
     def plan_kwargs(self) -> dict:
-        "Of `prompt_plan`"
+        "Of the plan of an attention"
         return dict(eps=self.eps, max_iter=self.max_iter, tol=self.tol, method=self.solver)
 
     def encode(self,
@@ -149,17 +149,15 @@ class OTSegHead(nn.Module):
                                dropout=config.dropout, layer_product=config.layer_product, init=config.init,
                                **config.attention_kwargs)
 
-    def score_path(self, text, memory):
-        "Share of each text prompt in the score map, (b, k, m, n); Eqs 8 to 10"
+    def score_path(self, text, memory) -> AttentionMaps:
+        "How the score map comes about; Eqs 8 to 10"
         c = self.config
-        scores = cosine_scores(text, memory)
-        plan = None if c.attention != 'mpsa' else prompt_plan(scores, **c.plan_kwargs)
-        return prompt_scores(scores, plan, c.logit_scale)
+        return get_attention(c.attention).score_maps(text, memory, logit_scale=c.logit_scale, **c.plan_kwargs)
 
     def both_paths(self, text, cls, memory, maps):
         "Decoder map and score map, (b, k, m); with `maps` the prompt maps (b, k, m, n) of score map and layers"
         refined = self.descriptor(cls, text)
-        shares = self.score_path(refined, memory)
+        shares = self.score_path(refined, memory).prompt_maps
         decoder_map, layers = self.decoder(refined, memory, maps)
         return decoder_map, shares.sum(-1), *((shares, *layers) if maps else ())
 
@@ -262,11 +260,14 @@ HEAD_OPTIONS = ('attention', 'eps', 'max_iter', 'tol', 'solver')
 
 def head_with(
     model: OTSeg,
-    **options,     # Some of `HEAD_OPTIONS`: attention ("mpsa" with transport, "softmax" without), eps, max_iter, tol, solver
+    **options,     # Some of `HEAD_OPTIONS`: attention (one of `ATTENTIONS`), eps, max_iter, tol, solver
 ) -> OTSegHead:
     "The head of a model, in eval mode, with its weights and other options of the attention"
     for name in options:
         if name not in HEAD_OPTIONS: raise unknown_name('option of the attention', name, HEAD_OPTIONS)
     with torch.device('meta'): head = OTSegHead(model.image_encoder.dim, replace(model.config, **options))
+    other = sorted(head.state_dict().keys() ^ model.head.state_dict().keys())
+    check(not other, f'attention {head.config.attention!r} should have the parameters of this model',
+          ', '.join(other[:3]), 'Train a model with it.')
     head.load_state_dict(model.head.state_dict(), assign=True)
     return head.eval().requires_grad_(False)
