@@ -84,8 +84,8 @@ class OTSegConfig:
     image_size: int | None = 512            # Position embedding is resized once to this square; None = keep
     vpt_tokens: int = 10                    # Visual prompts per block (10 for VOC and Context, 100 for COCO-Stuff)
     vpt_depth: int | None = None            # Blocks with prompts; None = all
-    double_class_embedding: bool = True     # Published slip that its checkpoints were trained with
-    decoder_layers: int = 3                 # Section 5.2
+    double_class_embedding: bool = True     # Add the class embedding twice: a published slip that its checkpoints have
+    decoder_layers: int = 3                 # Layers of the decoder path; P: Section 5.2
     attention: str = 'mpsa'                 # One of `ATTENTIONS`; without transport: "softmax" of cosines, "dot", Eq 11
     eps: float = 0.05                       # Entropic regularisation
     max_iter: int = 200                     # Sinkhorn iterations at most
@@ -94,11 +94,11 @@ class OTSegConfig:
     logit_scale: float | None = None        # Largest logit; None = number of text prompts, as published
     mix: str = 'plan'                       # What mixes the values of a layer: the plan, as published, or "product"
     layer_product: bool = True              # Multiply by the earlier layers' masks, as published
-    init: str = 'published'                 # "aligned" starts from CLIP's own alignment
-    dropout: float = 0.1                    # Visual prompts, attention weights, decoder
+    init: str = 'published'                 # "published", or "aligned": starts from CLIP's own alignment
+    dropout: float = 0.1                    # Rate, of visual prompts, attention weights, decoder
     ffn_dim: int | None = None              # Feed-forward size of the decoder; None = 4 d
     image_mean: tuple | None = None         # Mean of the pictures it expects, per channel in 0..1; None = the CLIP's own
-    image_std: tuple | None = None          # Their standard deviation; None = the CLIP's own
+    image_std: tuple | None = None          # Standard deviation of the pictures it expects; None = the CLIP's own
 
     def __post_init__(self):
         get_attention(self.attention)

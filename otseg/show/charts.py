@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from ..core import check
+from ..model.losses import PATHS
 
 # %% ../../nbs/05_show/00_charts.ipynb #7739059e
 UNSEEN, SEEN, INK, FAINT, SCORES = '#00845F', '#AEB6BF', '#222222', '#6B6B6B', colormaps['viridis']
@@ -197,29 +198,37 @@ def plot_class_iou(
     return fig
 
 # %% ../../nbs/05_show/00_charts.ipynb #d501d94a
-def _loss_panel(ax, step, loss):
-    window = max(1, len(step) // 20)
-    ax.plot(step, loss, color=LINES[5], linewidth=.6)
-    mean = np.convolve(loss, np.full(window, 1 / window), 'valid')
-    ax.plot(step[window - 1:], mean, color=LINES[0], label=f'mean of {window} rows' if window > 1 else 'loss')
-    ax.legend()
+def _terms(columns): return [c for c in columns if c.startswith(tuple(f'{path}_' for path in PATHS))]
+
+def _loss_panel(ax, log):
+    "The loss of each row, and running means of it and of its terms"
+    step, window = log['step'], max(1, len(log['step']) // 20)
+    def mean(x): return step[window - 1:], np.convolve(x, np.full(window, 1 / window), 'valid')
+    ax.plot(step, log['loss'], color=LINES[5], linewidth=.6)
+    ax.plot(*mean(log['loss']), color=LINES[0], label=f'mean of {window} rows' if window > 1 else 'loss')
+    for i, key in enumerate(terms := _terms(log), 1):
+        look = dict(color=LINES[1 + (i - 1) % 4], linestyle=DASHES[i % len(DASHES)], linewidth=.8)
+        ax.plot(*mean(log[key]), label=key.replace('_', ' '), **look)
+    if terms: ax.figure.legend(*ax.get_legend_handles_labels(), loc='outside lower center', ncols=3)
+    else: ax.legend()
     ax.set(ylabel='loss')
 
 @styled
 def plot_losses(
-    rows: list,     # One dict per logged step: step, loss and, if known, lr
+    rows: list,     # One dict per logged step: step, loss and, if known, lr and terms of the loss
     note: str=None, # Small print: data, seeds, machine, commit
 ) -> Figure:
-    "Loss, its running mean over a twentieth of the curve, and learning rate against training steps"
+    "Loss, its running mean over a twentieth of the curve, its terms, and learning rate against training steps"
     check(len(rows) > 0 and all({'step', 'loss'} <= {*r} for r in rows),
           '`rows` should be dicts with `step` and `loss`', f'{len(rows)} rows')
-    step, loss = np.array([[float(r['step']), float(r['loss'])] for r in rows]).T
-    has_lr = all('lr' in r for r in rows)
+    known = {*rows[0]}.intersection(*rows)
+    log = {key: np.array([float(r[key]) for r in rows]) for key in ('step', 'loss', 'lr', *_terms(rows[0])) if key in known}
+    has_lr = 'lr' in log
     fig = StyledFigure(3.4, 2.7)
     axes = fig.subplots(1 + has_lr, 1, sharex=True, height_ratios=[3, 1][:1 + has_lr], squeeze=False)[:, 0]
-    _loss_panel(axes[0], step, loss)
+    _loss_panel(axes[0], log)
     if has_lr:
-        axes[1].plot(step, [float(r['lr']) for r in rows], color=LINES[1])
+        axes[1].plot(log['step'], log['lr'], color=LINES[1])
         axes[1].set(ylabel='learning rate', ylim=(0, None))
         axes[1].ticklabel_format(axis='y', scilimits=(0, 0))
         fig.align_ylabels()
@@ -254,11 +263,11 @@ def _score_panel(ax, scores):
 
 # %% ../../nbs/05_show/00_charts.ipynb #9f311a9d
 def _log_panels(fig, log):
-    "Loss, learning rate and norm of the gradient over steps"
+    "Loss and its terms, learning rate and norm of the gradient over steps"
     more = [key for key in ('lr', 'norm') if key in log]
     ratios = [2.4] + [1] * len(more)
     top, *below = fig.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
-    _loss_panel(top, log['step'], log['loss'])
+    _loss_panel(top, log)
     top.set(yscale='log')
     for ax, key in zip(below, more):
         ax.plot(log['step'], log[key], color=LINES[1 + (key == 'norm')], linewidth=.8)
@@ -273,7 +282,7 @@ def plot_run(
     folder: Path,    # Run folder, finished or in progress
     note: str=None,  # Small print: data, seeds, machine, commit
 ) -> Figure:
-    "Loss, learning rate and gradient norm of a run over its steps, and its scores with the best marked"
+    "Loss with its terms, learning rate and gradient norm of a run over its steps, and its scores with the best marked"
     folder, tables, lost = Path(folder), {}, 0
     check((folder/'log.csv').is_file(), f'{folder} should be the folder of a run, with log.csv', 'none')
     for name, needed in dict(log='loss, step', scores='best, hiou, miou, miou_seen, miou_unseen, step').items():

@@ -6,18 +6,20 @@ Docs: https://otseg.github.io/otseg/06_train/recipes.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'VOC', 'CONTEXT', 'COCO', 'CAMVID', 'FOLDER', 'TOY', 'RECIPES', 'ALIASES', 'ADE', 'TARGETS', 'CROSS',
-           'FREE', 'Recipe', 'learning_rate', 'get_recipe', 'cross_recipe', 'override', 'recipe_from_dict',
-           'differences']
+           'FREE', 'Recipe', 'learning_rate', 'get_recipe', 'cross_recipe', 'override', 'describe_options',
+           'recipe_from_dict', 'differences']
 
 # %% ../../nbs/06_train/00_recipes.ipynb #70100ab6
-import ast, math, types, typing
+import ast, math, re, types, typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
+from fastcore.docments import docments
 from jaxtyping import Int
 from torch import Tensor
 
 from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, naming, unknown_name
+from ..model.losses import LOSSES, PUBLISHED
 from ..model.otseg import OTSegConfig
 from ..data.transforms import eval_transform, train_transform
 from ..model.vocab import Vocab, inductive_labels, transductive_labels
@@ -28,49 +30,49 @@ SETTINGS = ('inductive', 'transductive', 'supervised')
 @dataclass(frozen=True)
 class Recipe:
     "All that determines a run"
-    name: str = 'voc12-inductive'
-    dataset: str = 'voc12'             # As in `load_dataset`
-    setting: str = 'inductive'         # Labels that training sees: seen classes; seen, and unseen as pseudo-labels; all
-    train_split: str = 'train'
-    eval_split: str = 'val'
+    name: str = 'voc12-inductive'      # Shown in figures and messages
+    dataset: str = 'voc12'             # Name of the data set, as in `load_dataset`
+    setting: str = 'inductive'         # Labels in training: "inductive" seen, "transductive" pseudo-labels too, "supervised" all
+    train_split: str = 'train'         # Part of the data set that is trained on
+    eval_split: str = 'val'            # Part of the data set that is scored
     model: OTSegConfig = field(default_factory=lambda: OTSegConfig(
-        image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD))  # C: ImageNet normalisation
-    templates: str | None = None       # "6" or "8" text prompts (P: 6 for VOC, else 8), "1"; None = the vocabulary's own
+        image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD))  # The network; C: ImageNet normalisation
+    templates: str | None = None       # "6" or "8" text prompts, "1"; None = the vocabulary's own; P: 6 for VOC, else 8
     image_size: int = 512              # Training crop, window of the evaluation, grid of the position embedding; C
     resize: tuple[int, int] | None = (2048, 512)  # Long and short side at ratio 1; None = the picture's own size; C
     scale_range: tuple[float, float] = (0.5, 2.0) # Random ratio of the training pictures; C
     cat_max_ratio: float = 0.75        # Largest share of one class in a crop; C
-    flip: float = 0.5                  # C
-    photometric: bool = True           # C
-    steps: int = 20_000                # C
-    batch_size: int = 16               # Over all processes and accumulation steps; P
+    flip: float = 0.5                  # Probability that a training picture is mirrored; C
+    photometric: bool = True           # Random brightness, contrast, saturation and hue; C
+    steps: int = 20_000                # Updates of the weights; C
+    batch_size: int = 16               # Pictures per step, over all processes and accumulation steps; P
     accumulate: int = 1                # Forward passes per step
-    lr: float = 2e-4                   # C: 2e-5, times 10 for all that is trained
-    weight_decay: float = 0.01         # C
-    norm_weight_decay: float | None = None # C: the exemption of norms does not apply
-    warmup_steps: int = 1500           # Linear; C
-    warmup_ratio: float = 1e-6         # C
-    poly_power: float = 0.9            # C
-    min_lr: float = 1e-6               # C
-    focal_weight: float = 100.         # C; lambda_fc of Eq 18
-    dice_weight: float = 1.            # C; lambda_dc of Eq 18
-    ignored_as_negatives: bool = True  # C
-    threshold: float | None = None     # Confidence a pseudo-label needs; None = none, C
+    lr: float = 2e-4                   # Largest learning rate; C: 2e-5, times 10 for all that is trained
+    weight_decay: float = 0.01         # Weight decay of AdamW; C
+    norm_weight_decay: float | None = None # That of norms; None = the same; C: the exemption of norms does not apply
+    warmup_steps: int = 1500           # Steps in which the learning rate rises linearly; C
+    warmup_ratio: float = 1e-6         # Share of the learning rate that the warm-up begins with; C
+    poly_power: float = 0.9            # Exponent of the polynomial decay of the learning rate; C
+    min_lr: float = 1e-6               # Learning rate at the end of the decay; C
+    focal_weight: float = PUBLISHED['focal_weight'] # Of the focal loss: lambda_fc of Eq 18; C
+    dice_weight: float = PUBLISHED['dice_weight']   # Of the dice loss: lambda_dc of Eq 18; C
+    ignored_as_negatives: bool = True  # Ignored pixels are negatives of every class; C
+    threshold: float | None = None     # Confidence a pseudo-label needs; None = none; C
     start: str | None = None           # Checkpoint that training starts from (transductive); C: half-way inductive one
-    blend: float = 0.5                 # lambda of Eq 17; P
-    seen_penalty: float = 0.1          # C; not in the paper
-    stride: int = 426                  # Of the evaluation windows; C
-    min_side: int | None = 512         # Smallest short side in evaluation; C
-    seed: int = 0
+    blend: float = 0.5                 # lambda of Eq 17: 1 = decoder alone, 0 = score map alone; P
+    seen_penalty: float = 0.1          # Taken from the probabilities of seen classes; C: not in the paper
+    stride: int = 426                  # Pixels from one evaluation window to the next; C
+    min_side: int | None = 512         # Smallest short side in evaluation; None = any; C
+    seed: int = 0                      # Of weights, order of the pictures, and augmentation
     workers: int = 4                   # Loader processes
-    precision: str = 'no'              # "no" (float32; C), "bf16", "fp16"
+    precision: str = 'no'              # "no" (float32), "bf16", "fp16"; C: float32
     save_every: int = 2000             # Steps between checkpoints
     keep: int = 2                      # Newest checkpoints kept
-    eval_every: int | None = None      # Steps between scores of the evaluation split; None = never, C
+    eval_every: int | None = None      # Steps between scores of the evaluation split; None = never; C
     strip: int = 3                     # Pictures that each evaluation draws; 0 = none
     skip_bad: int = 0                  # Pictures that may be unusable before training stops
-    clip_norm: float | None = None     # Largest norm of the gradient; None = any, C
-    ema: float | None = None           # Decay of averaged weights, which are scored and saved; None = the last ones, C
+    clip_norm: float | None = None     # Largest norm of the gradient; None = any; C
+    ema: float | None = None           # Decay of averaged weights, which are scored and saved; None = the last ones; C
     checkpointing: bool = False        # Recompute activations in the backward pass: less memory, more time
     compile: bool = False              # torch.compile the training step
 
@@ -80,8 +82,9 @@ class Recipe:
                      'eval_every', 'clip_norm'):
             value = getattr(self, name)
             check(value is None or value > 0, f'`{name}` should be positive', value)
-        for name in ('workers', 'warmup_steps', 'weight_decay', 'focal_weight', 'dice_weight', 'min_lr', 'skip_bad', 'strip'):
-            check(getattr(self, name) >= 0, f'`{name}` should be 0 or more', getattr(self, name))
+        for name in ('workers', 'warmup_steps', 'weight_decay', 'min_lr', 'skip_bad', 'strip', *self._weights):
+            value = getattr(self, name)
+            check(value is None or value >= 0, f'`{name}` should be 0 or more', value)
         for name in ('flip', 'cat_max_ratio', 'blend', 'seen_penalty', 'threshold', 'ema'):
             value = getattr(self, name)
             check(value is None or 0 <= value <= 1, f'`{name}` should lie in 0..1', value)
@@ -97,6 +100,17 @@ class Recipe:
               'Pass a smaller --stride.')
         if self.precision not in ('no', 'bf16', 'fp16'):
             raise unknown_name('precision', self.precision, ('no', 'bf16', 'fp16'))
+
+    @property
+    def _weights(self): return [f.name for f in fields(self) if f.name.endswith('_weight')]
+
+    @property
+    def loss_weights(self) -> dict[str, float | None]:
+        "Weight of each loss, by its option; None = without this loss"
+        for name in LOSSES:
+            check(f'{name}_weight' in self._weights, f'the loss {name} should have a weight in the recipe', 'none',
+                  f'Add the field {name}_weight to Recipe; None = without this loss.')
+        return {name: getattr(self, name) for name in self._weights}
 
     def train_labels(self,
         labels: Int[Tensor, "..."],  # Class indices and 255
@@ -228,7 +242,7 @@ def override(
     **options,  # Fields of the recipe or of its model; strings are converted
 ) -> Recipe:
     "The recipe with some fields changed"
-    own, inner = typing.get_type_hints(Recipe), typing.get_type_hints(OTSegConfig)
+    own, inner = typing.get_type_hints(type(recipe)), typing.get_type_hints(OTSegConfig)
     known = [f for f in [*own, *inner] if f not in ('name', 'model')]
     outer, model = {}, {}
     for name, value in options.items():
@@ -240,19 +254,33 @@ def override(
     if 'clip' in model and own_statistics: model = dict(image_mean=None, image_std=None) | model
     return replace(recipe, model=replace(recipe.model, **model), **outer, **_follow(recipe, outer))
 
+# %% ../../nbs/06_train/00_recipes.ipynb #c81d5e46
+def describe_options(
+    recipe: Recipe,
+) -> dict[str, dict[str, tuple]]:
+    "Type, value and meaning of each option, under `recipe` and `model`"
+    def described(settings, left_out):
+        kinds = [c for c in reversed(type(settings).__mro__) if is_dataclass(c)]
+        texts, hints = {k: v for c in kinds for k, v in docments(c).items()}, typing.get_type_hints(type(settings))
+        return {f.name: (hints[f.name], getattr(settings, f.name), re.sub(r'; [CP]\b.*', '', texts.get(f.name) or ''))
+                for f in fields(settings) if f.name not in left_out}
+    own = described(recipe, ('name', 'model'))
+    return dict(recipe=own, model=described(recipe.model, own))
+
 # %% ../../nbs/06_train/00_recipes.ipynb #ca1f358d
 def recipe_from_dict(
-    d: dict,  # As from `Recipe.to_dict`, perhaps through JSON
+    d: dict,      # As from `Recipe.to_dict`, perhaps through JSON
+    kind=Recipe,  # Class of the recipe, where it has more fields
 ) -> Recipe:
     "The recipe that a run folder stores"
     fit, do = 'the stored recipe should fit this version of otseg', 'Start a new run.'
     check(isinstance(d, dict) and isinstance(d.get('model'), dict), fit, 'no settings of the model', do)
-    hints = {cls: typing.get_type_hints(cls) for cls in (Recipe, OTSegConfig)}
-    unknown = sorted((d.keys() - hints[Recipe].keys()) | (d['model'].keys() - hints[OTSegConfig].keys()))
+    hints = {cls: typing.get_type_hints(cls) for cls in (kind, OTSegConfig)}
+    unknown = sorted((d.keys() - hints[kind].keys()) | (d['model'].keys() - hints[OTSegConfig].keys()))
     check(not unknown, fit, f'unknown settings {", ".join(unknown)}', do)
     typed = lambda cls, given: {k: _coerce(k, v, hints[cls][k]) for k, v in given.items() if k != 'model'}
     with naming('the stored recipe', 'fit this version of otseg'):
-        return Recipe(**typed(Recipe, d), model=OTSegConfig(**typed(OTSegConfig, d['model'])))
+        return kind(**typed(kind, d), model=OTSegConfig(**typed(OTSegConfig, d['model'])))
 
 FREE = ('workers', 'save_every', 'keep', 'skip_bad', 'strip', 'model.solver')  # may be others when a run goes on
 

@@ -42,8 +42,7 @@ def forward_loss(
     labels = recipe.train_labels(batch['labels'], vocab)
     if recipe.setting == 'transductive':
         labels = pseudo_labels(out, labels, vocab.seen, blend=recipe.blend, threshold=recipe.threshold)
-    terms = otseg_loss(out, labels, focal_weight=recipe.focal_weight, dice_weight=recipe.dice_weight,
-                       ignored_as_negatives=recipe.ignored_as_negatives, num_masks=1.)
+    terms = otseg_loss(out, labels, ignored_as_negatives=recipe.ignored_as_negatives, num_masks=1., **recipe.loss_weights)
     return terms, count_masks(labels, len(text))
 
 # %% ../../nbs/06_train/04_step.ipynb #e0da0527
