@@ -162,7 +162,8 @@ TOY = replace(VOC, name='toy-inductive', dataset='toy', image_size=96, resize=No
               save_every=300, model=OTSegConfig(
                   clip='toy', weights='packaged', vpt_tokens=4, double_class_embedding=False, init='aligned',
                   logit_scale=20.))  # ours
-RECIPES = {name: r for base in (VOC, CONTEXT, COCO, CAMVID, FOLDER, TOY) for name, r in _cells(base).items()}
+_BASES = VOC, CONTEXT, COCO, CAMVID, FOLDER, TOY
+RECIPES = {name: r for base in _BASES for name, r in _cells(base).items()}
 ALIASES = {'toy': 'toy-inductive', 'camvid': 'camvid-inductive', 'voc12': 'voc12-inductive',
            'folder': 'folder-inductive'}
 
@@ -181,7 +182,7 @@ def get_recipe(
 # %% ../../nbs/06_train/00_recipes.ipynb #c228828a
 ADE = replace(VOC, name='ade150-supervised', dataset='ade150', setting='supervised', seen_penalty=0., min_side=None,
               model=replace(VOC.model, image_mean=CLIP_MEAN, image_std=CLIP_STD))  # C
-TARGETS = {r.dataset: r for r in (VOC, CONTEXT, COCO, ADE, CAMVID, FOLDER, TOY)}
+TARGETS = {r.dataset: r for r in (*_BASES, ADE)}
 
 def cross_recipe(
     source: Recipe,  # What the model was trained by
