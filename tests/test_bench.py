@@ -7,7 +7,9 @@ import pytest
 import torch
 from test_cli import COMMANDS, misused, refused, shell, tree
 
-from otseg.study.bench import QUESTIONS, QUICK, Bench, run_bench
+from otseg.core import InputError
+from otseg.study.bench import QUESTIONS, QUICK, Bench, run_bench, textbook, with_solver
+from otseg.transport import mpsa
 
 COMMANDS['otseg-bench'] = 'commands.use:bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
@@ -116,3 +118,13 @@ def test_on_a_gpu(folder):
     record = json.loads(Path('new/bench.json').read_text(encoding='utf-8'))
     assert record['machine']['device'] == torch.cuda.get_device_name()
     assert {r['threads'] for r in record['rows'] if 'ms' in r} == {None}
+
+
+def test_the_solver_is_restored_after_an_error():
+    seen, own = [], mpsa.sinkhorn
+
+    def fails():
+        seen.append(mpsa.sinkhorn)
+        raise InputError('no')
+    with pytest.raises(InputError): with_solver(textbook, fails)()
+    assert seen == [textbook] and mpsa.sinkhorn is own

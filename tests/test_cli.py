@@ -22,8 +22,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
 
-COMMANDS = {'otseg-train': 'commands.use:train', 'otseg-eval': 'commands.evaluate:evaluate', 'otseg-predict': 'commands.use:predict',
-            'otseg-demo': 'commands.use:demo', 'otseg-convert': 'commands.use:convert'}
+COMMANDS = {'otseg-train': 'commands.use:train', 'otseg-eval': 'commands.evaluate:evaluate',
+            'otseg-predict': 'commands.use:predict', 'otseg-demo': 'commands.use:demo', 'otseg-convert': 'commands.use:convert'}
 NAMES = ['cat', 'dog', 'sky', 'road']                  # dog is unseen
 WORDS = sorted({'a', 'photo', 'of', 'portrait', 'part', 'segment', 'small', 'medium', 'water', 'tree', *NAMES})
 TINY = dict(model_cfg=dict(embed_dim=16, quick_gelu=True,

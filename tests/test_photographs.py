@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from otseg.core import InputError
-from otseg.predict.folder import Segmenter, load_photograph
+from otseg.predict.segmentation import load_photograph
+from otseg.predict.segmenter import Segmenter
 
 pytestmark = pytest.mark.data
 CLASSES = 'sky,grass,star,boat'

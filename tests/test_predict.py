@@ -17,8 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from otseg.predict.folder import Segmenter, main, predict_folder
+from otseg.predict.folder import main, predict_folder
 from otseg.predict.segmentation import decode_rle, encode_rle
+from otseg.predict.segmenter import Segmenter
 
 pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.filterwarnings('ignore:.*meaningless.*'),

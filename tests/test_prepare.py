@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from otseg.data.layouts import LAYOUTS
-from otseg.data.check import PUBLISHED, WRONG, check_dataset
+from otseg.core import InputError
+from otseg.data.layouts import LAYOUTS, Layout, MaskSource
+from otseg.data.check import WRONG, check_dataset
+from otseg.data.reading import load_dataset
 from otseg.commands.data import prepare
-from otseg.model.vocab import load_vocab
+from otseg.model.vocab import load_vocab, vocab_of
+from otseg.train.recipes import get_recipe, override
+from otseg.train.trainer import main as train
 
 VOC = 'ImageSets/Segmentation'
 NAMES = ['road', 'sky', 'car', 'cow']
@@ -81,8 +86,31 @@ def problems(report) -> dict:
 
 
 def test_every_published_data_set_has_its_numbers():
-    assert {n: set(d) for n, d in PUBLISHED.items()} == dict.fromkeys(LAYOUTS, {'train', 'val'}) | dict(
-        camvid={'train', 'val', 'test'})
+    for name, layout in LAYOUTS.items():
+        assert {'train', 'val'} <= {*layout.published} <= {'train', 'val', 'test'}, name
+        assert all(n > 0 for numbers in layout.published.values() for n in numbers)
+    assert LAYOUTS['camvid'].published == dict(train=(367,), val=(101,), test=(233,))
+
+
+def test_a_data_set_is_one_entry(world, monkeypatch, capsys):
+    "Registered at run time, it is read, checked, compared with its numbers, and known where recipes are asked for"
+    source = MaskSource(('masks/{split}',))
+    layout = Layout(vocab_of(NAMES, unseen=['car', 'cow'], name='farm'), ('images/{split}',), (source,),
+                    published=dict(train=(6,), val=(4,), test=(2,)))
+    with pytest.raises(InputError, match="unknown data set 'farm'"): load_dataset('farm', world)
+    with pytest.raises(InputError, match="unknown recipe 'farm-inductive'"): get_recipe('farm-inductive')
+    monkeypatch.setitem(LAYOUTS, 'farm', layout)
+    data = load_dataset('farm', world, 'val')
+    assert len(data) == 3 and data.vocab.unseen_names == ('car', 'cow')
+    code, out, err = shell('farm', world)
+    assert code == 1 and '3 in ' in out and 'published 4' in out and 'not there: test' in out, (out, err)
+    report = check_dataset('farm', world)
+    assert problems(report) == dict(train={}, val=dict(count=1)) and report.absent == ['test']
+    with pytest.raises(SystemExit): train(['farm-supervised', '--data', str(world), '--output', str(world/'run')])
+    err = capsys.readouterr().err
+    assert 'farm-supervised should be one of the recipes' in err and 'voc12-supervised --dataset farm' in err
+    with pytest.raises(InputError, match='voc12-inductive --dataset farm'): get_recipe('farm')
+    assert override(get_recipe('voc12-inductive'), dataset='farm').dataset == 'farm'
 
 
 def test_a_sound_folder(world, tmp_path):
@@ -158,7 +186,8 @@ def test_voc_with_sbd(tmp_path, monkeypatch):
     assert train.masks == {'VOCdevkit/VOC2012/SegmentationClass': 1, 'benchmark_RELEASE/dataset/cls': 2}
     assert [int(train.tally.pixels[c]) for c in (15, 9, 14, 20)] == [200, 600, 600, 400]
     assert train.names == 3 and 'published 10,582 or 1,464' in train.problems['count'][0]
-    monkeypatch.setitem(PUBLISHED, 'voc12', dict(train=(10, 3), val=(1,), test=(5,)))
+    numbers = dict(train=(10, 3), val=(1,), test=(5,))
+    monkeypatch.setitem(LAYOUTS, 'voc12', replace(LAYOUTS['voc12'], published=numbers))
     report = check_dataset('voc12', tmp_path)
     assert problems(report) == dict(train={}, val={}) and report.absent == ['test']
     lines(base/VOC/'train_aug.txt', ['0', '1'])                               # a list that took in a picture of val

@@ -3,22 +3,25 @@ import json
 import math
 import os
 import random
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_cli import COMMANDS, misused, refused, shell, tree
 
 from otseg.study import runs as module
-from otseg.study.compare import paired_p, score_of, summarise, t_quantile, t_within
+from otseg.study.compare import compare_seeds, correlation, mean_interval, paired_p, score_of, summarise
 from otseg.core import InputError
 from otseg.model.otseg import OTSeg
 from otseg.study.runs import STUDIES
 from otseg.study.runs import Study, initial_weights, run_study, shared_start, stored_runs
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMANDS['otseg-study'] = 'commands.use:study'
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
 ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']
@@ -229,13 +232,57 @@ def test_settings_of_other_studies_stay_as_they_were(name):
     for v in s.variants: assert set(module.run_settings(s, v, 0)) == keys
 
 
-def test_student_t_is_scipys():
-    stats = pytest.importorskip('scipy.stats')
-    for df in (1, 2, 3, 4, 7, 30, 101):
-        for t in (0., .01, .5, 2., 9.): assert math.isclose(t_within(t, df), 1 - 2 * stats.t.sf(t, df), abs_tol=1e-12)
-        for level in (.5, .95, .999):  # the quantile of old versions is less exact than the tail
-            assert math.isclose(1 - 2 * stats.t.sf(t_quantile(df, level), df), level, abs_tol=1e-12)
+def t_within(t, df):
+    "Probability that Student's t lies in -t..t, as a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4)"
+    theta, odd = math.atan(t / math.sqrt(df)), df % 2
+    term = total = math.cos(theta) if odd else 1.
+    for j in range(1, (df - odd) // 2):
+        term *= math.cos(theta)**2 * ((2 * j) / (2 * j + 1) if odd else (2 * j - 1) / (2 * j))
+        total += term
+    if odd: return 2 / math.pi * (theta + math.sin(theta) * (total if df > 1 else 0))
+    return math.sin(theta) * total
+
+
+def student(x):
+    "Mean, standard error and p of some differences, by hand"
+    mean, error = statistics.fmean(x), statistics.stdev(x) / math.sqrt(len(x))
+    return mean, error, 1 - t_within(abs(mean) / error, len(x) - 1)
+
+
+def test_intervals_and_p_are_the_finite_sum():
     rng = random.Random(0)
-    for n in (2, 3, 5, 12):
-        a, b = ([rng.gauss(0, 1) for _ in range(n)] for _ in range(2))
-        assert math.isclose(paired_p([x - y for x, y in zip(a, b)]), stats.ttest_rel(a, b).pvalue, rel_tol=1e-9)
+    for n in (2, 3, 4, 5, 8, 31, 102):
+        x = [rng.gauss(.2, 1) for _ in range(n)]
+        mean, error, p = student(x)
+        assert math.isclose(paired_p(x), p, abs_tol=1e-12)
+        for level in (.5, .95, .999):
+            found, half = mean_interval(x, level)
+            assert found == mean and math.isclose(t_within(half / error, n - 1), level, abs_tol=1e-9)
+
+
+def test_stored_studies_keep_their_numbers():
+    seen = 0
+    for name in ('eps', 'parts'):
+        study = STUDIES[name]
+        scores = {}
+        for r in stored_runs(study, ROOT/'studies'): scores.setdefault(r['variant'], {})[r['seed']] = score_of(r, 'hiou')
+        base = next(iter(scores))
+        for own in scores.values():
+            gains = [own[s] - scores[base][s] for s in own if s in scores[base]]
+            if len(gains) < 2 or not any(gains): continue
+            mean, error, p = student(gains)
+            row = compare_seeds(own, scores[base])
+            assert abs(row['p'] - p) < 1e-9 and math.isclose(row['gain'], mean, abs_tol=1e-12)
+            assert math.isclose(t_within(row['gain_interval'] / error, len(gains) - 1), .95, abs_tol=1e-9)
+            seen += 1
+    assert seen > 5
+
+
+def test_ranks_share_their_mean():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, (2, 40))
+    def ranks(v): return [(v < a).sum() + ((v == a).sum() + 1) / 2 for a in v]
+    assert math.isclose(correlation(x, y, ranks=True), correlation(ranks(x), ranks(y)), abs_tol=1e-12)
+    a, b = x - x.mean(), y - y.mean()
+    assert math.isclose(correlation(x, y), a @ b / math.sqrt((a @ a) * (b @ b)), abs_tol=1e-12)
+    assert math.isnan(correlation([1, 1, 1], [1, 2, 3]))

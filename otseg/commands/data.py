@@ -19,7 +19,7 @@ from ..data.check import check_dataset, split_text
 @call_parse
 @command
 def prepare(
-    name: str,               # voc12, context59, cocostuff171, ade150, camvid or folder
+    name: str,               # Such as voc12, camvid or folder; another word names them all
     root: str,               # Folder of the data set, or a parent
     split: str=None,         # Some splits, as in train,val; None = those that are there
     full: bool=False,        # Decode every pixel of the pictures; else their headers only, and all of the masks

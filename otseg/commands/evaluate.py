@@ -25,7 +25,7 @@ from ..evaluate.diversity import diversity_report, measure_diversity, text_diver
 from ..evaluate.windows import evaluate_options, rank_and_size
 from ..evaluate.metrics import Scores
 from ..evaluate.paper import KIND, paper_table, read_results
-from ..predict.folder import Segmenter
+from ..predict.segmenter import Segmenter
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe
 from ..train.batches import read_share
 from ..train.run import environment

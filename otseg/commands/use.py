@@ -27,10 +27,11 @@ from ..predict.export import export_model
 from ..show.figures import save_figure
 from ..data.layouts import LAYOUTS
 from ..study.measure import plot_times, time_tables
-from ..predict.folder import Segmenter, load_photograph, split_templates
+from ..predict.folder import split_templates
 from ..train.recipes import get_recipe
 from ..train.run import environment
-from ..predict.segmentation import overlay_image
+from ..predict.segmentation import load_photograph, overlay_image
+from ..predict.segmenter import Segmenter
 from ..study.runs import STUDIES, get_study
 from ..study.runs import run_study
 from ..train.trainer import main as train  # noqa: F401  # the command otseg-train

@@ -48,7 +48,7 @@ class Joined(NamedTuple):
 @dataclass(frozen=True)
 class Layout:
     "Where a data set keeps its files below its root; {split} stands for the split"
-    vocab: str                          # Name of the packaged vocabulary
+    vocab: str | Vocab                  # As in `load_vocab`: the name of a packaged one
     images: tuple[str, ...]             # Folders of pictures; the first that exists
     masks: tuple[MaskSource, ...]       # Kinds of masks; a picture takes its mask from the first that has it
     lists: tuple[str | Joined, ...] = ()  # Files of names, the first that exists; empty: every picture of the folder
@@ -57,6 +57,7 @@ class Layout:
     train_lists: tuple[str | Joined, ...] = ()  # Lists to look for first when the split is train
     train_masks: tuple[MaskSource, ...] = ()    # Masks to look for first when the split is train
     tables: tuple[str, ...] = ()        # Files of rows (image, mask) that stand for all the rest, where there is one
+    published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Split -> pictures by the papers; both, if two
 
 # %% ../../nbs/03_data/03_layouts.ipynb #c45945aa
 VOC_LISTS = 'ImageSets/Segmentation'
@@ -83,17 +84,23 @@ COCO_MASKS = (_sources(COCO_FOLDERS, suffix='_labelTrainIds.png'), _sources(COCO
 LAYOUTS = dict(
     voc12=Layout(
         'voc12', ('JPEGImages',), VOC_MASKS, (f'{VOC_LISTS}/{{split}}.txt',), train_masks=(VOC_AUG,),
-        base=('', 'VOC2012', 'VOCdevkit/VOC2012'), train_lists=VOC_TRAIN),
+        base=('', 'VOC2012', 'VOCdevkit/VOC2012'), train_lists=VOC_TRAIN,
+        published=dict(train=(10582, 1464), val=(1449,))),          # Hariharan et al. 2011, Everingham et al. 2012
     context59=Layout(
         'context59', ('JPEGImages',), CONTEXT_MASKS, base=('', 'VOC2010', 'VOCdevkit/VOC2010'),
-        lists=('ImageSets/SegmentationContext/{split}.txt', 'ImageSets/Main/{split}.txt')),
+        lists=('ImageSets/SegmentationContext/{split}.txt', 'ImageSets/Main/{split}.txt'),
+        published=dict(train=(4998, 4996), val=(5105, 5104))),      # Mottaghi et al. 2014; Detail, 2017
     cocostuff171=Layout(
         'cocostuff171', ('images/{split}', '{split}'), COCO_MASKS, base=('', 'coco_stuff164k', 'coco', 'dataset'),
-        splits=dict(train='train2017', val='val2017')),
+        splits=dict(train='train2017', val='val2017'),
+        published=dict(train=(118287,), val=(5000,))),              # Caesar et al. 2018, COCO 2017
     ade150=Layout(
         'ade150', ('images/{split}',), (_sources('annotations/{split}', reduce_zero_label=True),),
-        base=('', 'ADEChallengeData2016'), splits=dict(train='training', val='validation')),
-    camvid=Layout('camvid11', ('{split}',), (_sources('{split}annot', label_map={11: IGNORE}),), ('{split}.txt',)))
+        base=('', 'ADEChallengeData2016'), splits=dict(train='training', val='validation'),
+        published=dict(train=(20210,), val=(2000,))),               # Zhou et al. 2017, SceneParsing benchmark
+    camvid=Layout(
+        'camvid11', ('{split}',), (_sources('{split}annot', label_map={11: IGNORE}),), ('{split}.txt',),
+        published=dict(train=(367,), val=(101,), test=(233,))))     # Badrinarayanan et al. 2017 (SegNet)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #b0787a67
 def read_description(

@@ -6,8 +6,7 @@ Docs: https://otseg.github.io/otseg/03_data/reading.html.md"""
 
 # %% auto #0
 __all__ = ['MODES', 'PICTURE', 'TOY_PICTURES', 'read_picture', 'picture_size', 'read_mask', 'label_table', 'to_labels',
-           'value_ranges', 'source_table', 'SegmentationDataset', 'ToyDataset', 'load_dataset', 'collate',
-           'eval_transform', 'train_transform']
+           'value_ranges', 'source_table', 'SegmentationDataset', 'ToyDataset', 'load_dataset', 'collate']
 
 # %% ../../nbs/03_data/04_reading.ipynb #94715632
 import struct
@@ -28,11 +27,7 @@ from ..core import IGNORE, InputError, check, seeded, unknown_name
 from .layouts import LAYOUTS, Item, MaskSource, layout_of
 from .layouts import find_items
 from .toy import ToyScenes
-from .transforms import eval_transform, train_transform
 from ..model.vocab import Vocab, load_vocab
-
-# %% ../../nbs/03_data/04_reading.ipynb #fac57f73
-_all_ = ['eval_transform', 'train_transform']
 
 # %% ../../nbs/03_data/04_reading.ipynb #1d006c96
 def _open(
@@ -219,7 +214,7 @@ class ToyDataset(SegmentationDataset):
 
 # %% ../../nbs/03_data/04_reading.ipynb #00f62b65
 def load_dataset(
-    name: str,                 # voc12, context59, cocostuff171, ade150, camvid, folder or toy
+    name: str,                 # A key of `LAYOUTS` such as voc12, folder or toy
     root: Path=None,           # Folder of the data set, or a parent; None for the toy world
     split: str='train',        # train, val, ...
     transform: Callable=None,  # (image, mask) -> (image, mask), e.g. `train_transform(512)`

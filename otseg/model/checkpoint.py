@@ -256,7 +256,7 @@ among any class names.
 [otseg]({{ repo_url }}) · [documentation]({{ docs_url }}) · [paper]({{ paper_url }})
 
 ```python
-from otseg.predict.folder import Segmenter
+from otseg.predict import Segmenter
 segmenter = Segmenter.from_pretrained("{{ repo }}")
 segmenter.predict("photograph.jpg", ["cat", "sofa"])
 ```

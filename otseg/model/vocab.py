@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/02_model/vocab.html.md"""
 
 # %% auto #0
 __all__ = ['UNLABELLED', 'load_templates', 'fill_templates', 'default_palette', 'Vocab', 'list_vocabs', 'load_vocab', 'vocab_of',
-           'check_labels', 'inductive_labels', 'transductive_labels']
+           'inductive_labels', 'transductive_labels']
 
 # %% ../../nbs/02_model/00_vocab.ipynb #45361d42
 from dataclasses import dataclass, field, fields, replace
@@ -212,23 +212,6 @@ def vocab_of(
 
 # %% ../../nbs/02_model/00_vocab.ipynb #dec3b5cd
 UNLABELLED = -1  # pixel of an unseen class whose label is hidden and may be replaced by a pseudo-label
-
-# %% ../../nbs/02_model/00_vocab.ipynb #01b7ac49
-def check_labels(
-    labels: Integer[Tensor, "*shape"],  # Label map of any shape
-    vocab: Vocab,                       # Vocabulary that the labels should belong to
-    where: str = '',                    # What the labels are, for the message: a file name
-) -> None:
-    "Raise `InputError` unless every label is in 0..k-1 or 255"
-    k = len(vocab)
-    check(not labels.is_floating_point(), f'labels{where and " of "}{where} should be integers', labels.dtype)
-    check(k <= IGNORE, f'a vocabulary for label maps should have at most {IGNORE} classes', k)
-    bad = ((labels < 0) | (labels >= k)) & (labels != IGNORE)
-    if not bad.any(): return
-    values = labels[bad].unique().tolist()
-    got = f'{values[:8]}{"..." if len(values) > 8 else ""} in {int(bad.sum())} pixels'
-    check(False, f'labels{where and " of "}{where} should be 0..{k - 1} ({vocab.name}) or {IGNORE} (ignored)', got,
-          'Choose the vocabulary the masks were drawn with, or set other pixels to 255.')
 
 # %% ../../nbs/02_model/00_vocab.ipynb #2eb560e7
 def _remap(labels: Tensor, index: tuple[int, ...], value: list[int]) -> Tensor:

@@ -7,7 +7,7 @@ Docs: https://otseg.github.io/otseg/07_predict/folder.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'RECORD', 'SKIPPED', 'TOLD', 'WRITERS', 'USAGE', 'list_pictures', 'result_path', 'open_results',
            'FolderPictures', 'write_results', 'ToldError', 'from_main', 'FolderResult', 'predict_folder',
-           'split_templates', 'folder_options', 'main', 'ClassMaps', 'Segmentation', 'Segmenter', 'load_photograph']
+           'split_templates', 'folder_options', 'main']
 
 # %% ../../nbs/07_predict/02_folder.ipynb #5a315e38
 import os, re, sys, time
@@ -33,7 +33,7 @@ from ..train.batches import read_batches
 from ..train.processes import get_accelerator, joined
 from ..train.run import environment
 from ..train.trainer import parse_options
-from .segmentation import ClassMaps, Segmentation, load_photograph, mask_image, overlay_image
+from .segmentation import load_photograph, mask_image, overlay_image
 from .segmenter import Preparation, Question, Segmenter
 
 # %% ../../nbs/07_predict/02_folder.ipynb #d9e127d8
@@ -136,9 +136,6 @@ def write_results(
         with atomic_path(result_path(output, name, overlay=True)) as tmp:
             overlay_image(picture, labels, vocab).save(tmp, format='PNG')
     with atomic_path(result_path(output, name)) as tmp: mask_image(labels, vocab).save(tmp, format='PNG')
-
-# %% ../../nbs/07_predict/02_folder.ipynb #e5c29699
-_all_ = ['ClassMaps', 'Segmentation', 'Segmenter', 'load_photograph']
 
 # %% ../../nbs/07_predict/02_folder.ipynb #e29e4c3e
 class ToldError(InputError):
