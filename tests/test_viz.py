@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from otseg.show import figures as viz
+from otseg import show as viz
+from otseg.explore.panels import explore_prompts
+from otseg.show.charts import LINES, SCORES, SEEN, UNSEEN
 from otseg.core import IGNORE, InputError
 
 NAMES = ['sky', 'sand', 'rock', 'kelp']
@@ -244,7 +246,7 @@ def segmentation():
                            prompt_maps=torch.tensor(rng.normal(size=(4, 3, 6, 8))))
 
 def test_explorer_redraws_without_a_kernel():
-    explorer = viz.explore_prompts(segmentation(), (3,))
+    explorer = explore_prompts(segmentation(), (3,))
     (menu, path, opacity), panels = explorer.children[0].children, explorer.children[1]
     def now(): return tuple(bytes(cell.children[1].value) for cell in panels.children)
     shown = [now()]
@@ -273,8 +275,8 @@ def lab(colour, matrix):
 @pytest.mark.parametrize('vision', CVD)
 def test_colours_stay_apart(vision):
     distance = lambda a, b: np.linalg.norm(lab(a, CVD[vision]) - lab(b, CVD[vision]))
-    lines = viz.LINES
+    lines = LINES
     assert min(distance(a, b) for i, a in enumerate(lines) for b in lines[:i]) > 10
-    assert distance(viz.SEEN, viz.UNSEEN) > 25 and distance(viz.UNSEEN, 'white') > 45
-    lightness = [lab(viz.SCORES(t), CVD[vision])[0] for t in np.linspace(0, 1, 33)]
+    assert distance(SEEN, UNSEEN) > 25 and distance(UNSEEN, 'white') > 45
+    lightness = [lab(SCORES(t), CVD[vision])[0] for t in np.linspace(0, 1, 33)]
     assert (np.diff(lightness) > 0).all()
