@@ -16,6 +16,7 @@ def elsewhere(what, *command, cwd=None, **variables):
     "Run a command on a machine that differs"
     path = os.pathsep.join(filter(None, (str(ELSEWHERE), str(ROOT), os.environ.get('PYTHONPATH'))))
     env = os.environ | dict(OTSEG_ELSEWHERE=what, PYTHONPATH=path, OMP_NUM_THREADS='1', MPLBACKEND='Agg') | variables
+    if what == 'cuda': env = {k: v for k, v in env.items() if k != 'CUDA_VISIBLE_DEVICES'}  # a GPU in plain sight
     return subprocess.run([sys.executable, *command], cwd=cwd or ROOT, env=env, capture_output=True, text=True,
                           encoding='utf-8')
 

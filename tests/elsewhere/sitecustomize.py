@@ -2,7 +2,7 @@
 
 `rounding`: matrix products round otherwise, and otherwise for each shape, as another BLAS, processor or number of
 threads may do. What asserts equal bits across batch sizes fails under it; what leaves room for rounding passes.
-`cuda`: PyTorch says that there is a GPU, and whatever touches it fails.
+`cuda`: PyTorch says that there is a GPU, unless CUDA_VISIBLE_DEVICES hides it as from a driver; whatever touches it fails.
 
 Python imports a module of this name by itself as it starts, so notebooks, tests and the processes that they start all
 see the same machine. `scripts/run_tests.py` chooses it.
@@ -80,7 +80,9 @@ def pretended_gpu():
 
     def touched(*args, **kwargs): raise RuntimeError('the GPU was touched, and this is not a test of the GPU')
 
-    torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 1)
+    def visible(): return os.environ.get('CUDA_VISIBLE_DEVICES') != ''
+
+    torch.cuda.is_available, torch.cuda.device_count = visible, lambda: int(visible())
     torch.cuda._lazy_init = touched
     for name in ('get_device_name', 'get_device_properties', 'synchronize', 'current_device', 'mem_get_info', 'init'):
         setattr(torch.cuda, name, touched)
