@@ -47,12 +47,14 @@ def other_rounding():
     def drawn_for(x):
         "0 or plus or minus the rounding of the format, drawn for each element from the shape alone"
         key = tuple(x.shape), x.dtype
-        if key not in noise:
-            if len(noise) > 512: noise.clear()  # it is drawn again, and alike
+        found = noise.pop(key, None)
+        if found is None:
             g = torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
             drawn = torch.randint(-1, 2, x.shape, generator=g, dtype=torch.int8, device='cpu')
-            noise[key] = drawn.to(x.dtype) * torch.finfo(x.dtype).eps
-        return noise[key]
+            found = drawn.to(x.dtype) * torch.finfo(x.dtype).eps
+            if len(noise) > 512: noise.pop(next(iter(noise)), None)  # unused for longest; it is drawn again, and alike
+        noise[key] = found  # the last one used
+        return found
 
     def moved(x):
         "A result, moved by about a unit in the last place or by nothing; a sum keeps nothing for the backward pass"
