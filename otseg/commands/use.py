@@ -24,7 +24,7 @@ from ..core import atomic_path, best_device, check, check_fresh, check_output, c
 from ..data.reading import collate, load_dataset
 from ..evaluate.windows import evaluate
 from ..predict.export import export_model
-from ..show.figures import save_figure
+from ..show.figures import plot_demo, plot_prompt_maps, save_figure
 from ..data.layouts import LAYOUTS
 from ..study.measure import plot_times, time_tables
 from ..predict.folder import split_templates
@@ -32,11 +32,9 @@ from ..train.recipes import get_recipe
 from ..train.run import environment
 from ..predict.segmentation import load_photograph, overlay_image
 from ..predict.segmenter import Segmenter
-from ..study.runs import STUDIES, get_study
-from ..study.runs import run_study
+from ..study.runs import STUDIES, get_study, run_study
 from ..train.trainer import main as train  # noqa: F401  # the command otseg-train
 from ..model.vocab import load_vocab
-from ..show.figures import plot_demo, plot_prompt_maps
 
 # %% ../../nbs/10_commands/00_use.ipynb #6626ae11
 @call_parse

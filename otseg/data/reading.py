@@ -24,8 +24,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from ..core import IGNORE, InputError, check, seeded, unknown_name
-from .layouts import LAYOUTS, Item, MaskSource, layout_of
-from .layouts import find_items
+from .layouts import LAYOUTS, Item, MaskSource, find_items, layout_of
 from .toy import ToyScenes
 from ..model.vocab import Vocab, load_vocab
 

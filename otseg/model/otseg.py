@@ -19,12 +19,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, build_visual, clip_config, load_clip
+from .clip import ImageEncoder, build_visual, clip_config, load_clip, text_embeddings
 from ..core import check, read_json, unknown_name
 from .decoder import Decoder, RelationshipDescriptor
 from ..transport.mpsa import AttentionMaps, get_attention
 from ..transport.entropic import METHODS
-from .clip import text_embeddings
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/03_otseg.ipynb #fdff9f5e

@@ -24,9 +24,8 @@ from ..core import check, write_json
 from ..model.losses import count_masks, otseg_loss, pseudo_labels
 from ..model.otseg import OTSeg
 from .recipes import Recipe, learning_rate
-from .run import whole
+from .run import NotFinite, whole
 from .batches import mix_seed
-from .run import NotFinite
 from ..model.vocab import Vocab
 
 # %% ../../nbs/06_train/04_step.ipynb #84412ac6
