@@ -97,7 +97,9 @@ def _meaning_of_auto(tol, grad):
     able = name in ('scaling', 'log') or grad == 'implicit' and tol is not None
     return name if able else 'auto'
 
-def _is_fused(cost, method): return method == 'fused' or method == 'auto' and FUSED_BY_DEFAULT and fused_available(cost)
+def _wants_fused(method): return method == 'fused' or method == 'auto' and FUSED_BY_DEFAULT
+
+def _is_fused(cost, method): return _wants_fused(method) and (method == 'fused' or fused_available(cost))
 
 def _solve_plain(cost, a, b, eps, max_iter, tol, method):
     "Plain Sinkhorn, by scaling or in the log domain; differentiable by unrolling"
@@ -149,8 +151,7 @@ def _(plan, grad_plan): return torch.empty_like(plan, memory_format=torch.contig
 def _backward(plan, g, eps, method, shapes, needed, grad_plan, grad_f, grad_g):
     "Gradients of cost, a and b, from those of the plan (b, n, m) and of the potentials, which may be None"
     plain = grad_f is None and grad_g is None and not any(needed[1:3]) and not torch.is_grad_enabled()
-    if plain and (method == 'fused' or method == 'auto' and FUSED_BY_DEFAULT):
-        return -_plan_gradient(plan, grad_plan).mT / eps, None, None
+    if plain and _wants_fused(method): return -_plan_gradient(plan, grad_plan).mT / eps, None, None
     b, zero = plan.sum(2), plan.new_zeros(len(plan), 1)
     up_a, up_b = (zero if x is None else eps * x for x in (grad_f, grad_g))
     if grad_f is None and grad_g is None: free = zero

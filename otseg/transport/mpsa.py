@@ -161,13 +161,11 @@ class Attention(nn.Module):
         query: Float[Tensor, "b k n d"],  # Text tokens
         memory: Float[Tensor, "b m d"],   # Image tokens
     ) -> AttentionOutput:
-        scores = self.scores(query, memory)
-        weights = self.weights(scores)
-        tokens = None
+        (scores, weights, maps), tokens = self.inside(query, memory), None
         if self.v is not None:
             shares = self.dropout(weights if self.mix == 'plan' else weights * scores)
             tokens = self.proj(einsum(shares.to(memory.dtype), self.v(memory), 'b k m n, b m d -> b k n d'))
-        return AttentionOutput(tokens, self.maps(scores, weights))
+        return AttentionOutput(tokens, maps)
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #6aff7910
 class MPSA(Attention):
