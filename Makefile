@@ -66,7 +66,7 @@ test-lowest:  ## every notebook and test with the lowest version of each direct 
 # The browser itself comes from the system: chromium on the PATH, or OTSEG_CHROMIUM. OTSEG_SHOTS keeps screenshots.
 test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
 	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
-	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/test_browser.py
+	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore/test_browser.py
 
 clean-room: check-python  ## build wheel and sdist; install each far from here and run the demo there
 	$(BIN)/python scripts/clean_room.py --python $(BIN)/python

@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What has to work on any system: imports, the mathematics, the model, its checkpoints, data and scores.
 ON_GPU = 'nbs/01_transport/01_fused.ipynb'  # the notebook that runs on a GPU where OTSEG_DEVICE asks for it
-CORE = ('imports', 'layers', 'range', 'model', 'metrics', 'chunks', 'parity', 'export', 'versions', 'devices')
+CORE = ('project/test_imports', 'project/test_layers', 'transport/test_range', 'model/test_model', 'evaluate/test_metrics',
+        'model/test_chunks', 'model/test_parity', 'predict/test_export', 'project/test_versions', 'model/test_devices')
 
 
 def notebooks():
@@ -109,7 +110,7 @@ def main():
             return list_gpu_tests()
         args.pytest = ['-m', 'gpu', '-rs', *args.pytest]
     if args.core:
-        args.only, args.pytest = 'tests', [*(f'tests/test_{name}.py' for name in CORE), *args.pytest]
+        args.only, args.pytest = 'tests', [*(f'tests/{name}.py' for name in CORE), *args.pytest]
     failed, number = ([], 0) if args.only == 'tests' else run_notebooks(
         args.workers, args.flags, args.machine, args.gpu)
     code, counts = (0, dict(passed=0, failed=0, skipped=0)) if args.only == 'notebooks' else run_pytest(

@@ -30,7 +30,6 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker('gpu'): item.add_marker(pytest.mark.skip(reason='needs an NVIDIA GPU'))
 
 
-
 @pytest.fixture(scope='session')
 def root() -> Path:
     "The repository"
@@ -62,3 +61,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    "A folder with a data set, another of other classes, photographs, a tiny CLIP and a run of two steps; copied, not changed"
+    from given.shell import small_world
+    return small_world(tmp_path_factory.mktemp('world'))
+
+
+@pytest.fixture(scope='module')
+def server():
+    "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
+    from given.training import fork_server
+    return fork_server()

@@ -1,10 +1,9 @@
 "The model as a compiler, an exporter and a CUDA graph see it: one graph, and no question to the device where none is needed"
 import pytest
 import torch
-from test_model import TINY, apart, pictures, prompts
-from test_model import make as make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from given.models import TINY, apart, make as make_model, pictures, prompts
 from otseg.transport.entropic import sinkhorn
 from otseg.transport.solvers import spread_scores
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_model import TINY, make, pictures, prompts
 
 import otseg.evaluate.windows
-from otseg.evaluate.windows import evaluate, predict_labels, predict_probs, predict_windows, window_starts
+from given.models import TINY, at_once, make, pictures, prompts
+from otseg.evaluate.windows import evaluate, predict_labels, predict_probs, predict_windows
 from otseg.model.otseg import OTSeg
 from otseg.predict.segmenter import Segmenter
 from otseg.model.vocab import Vocab
@@ -61,20 +61,6 @@ def test_training_in_chunks_reaches_every_parameter():
 
 
 # pictures
-
-def at_once(model, image, text, size, window, stride, blend, seen, penalty):
-    "Scores of every class at picture size, window by window, then the winner: the definition"
-    (b, _, H, W), k = image.shape, len(text)
-    h, w = min(H, window), min(W, window)
-    total, count = torch.zeros(b, k, H, W), torch.zeros(H, W)
-    for r in window_starts(H, window, stride):
-        for c in window_starts(W, window, stride):
-            with torch.no_grad(): out = model(image[..., r:r + h, c:c + w], text)
-            total[..., r:r + h, c:c + w] += out.mask_probs(blend, seen, penalty)
-            count[r:r + h, c:c + w] += 1
-    scores = F.interpolate(total / count, size=size, mode='bilinear', align_corners=False)
-    return scores.argmax(1), scores
-
 
 def same(a, b, scores, tol):
     "Equal labels, but for one pixel in a thousand where the two classes score the same within `tol`"
@@ -169,7 +155,7 @@ import json, resource, sys, warnings
 import torch, torch.nn.functional as F
 from otseg.evaluate.windows import predict_windows
 from otseg.predict.segmenter import Segmenter
-from test_chunks import at_once
+from given.models import at_once
 warnings.filterwarnings('ignore')
 torch.set_num_threads(1); torch.manual_seed(0)
 model = Segmenter.from_pretrained('toy', device='cpu').model

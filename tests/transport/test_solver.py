@@ -4,10 +4,10 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from test_cli import shell
-from test_model import make, pictures, prompts
 
 import otseg.transport.mpsa
+from given.models import make, pictures, prompts
+from given.shell import shell
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import InputError, asset_path
 from otseg.model.otseg import OTSegConfig, head_with

@@ -3,11 +3,11 @@ import importlib.util
 import json
 import re
 from html import unescape
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-NBS = Path(__file__).resolve().parent.parent/'nbs'
+NBS = ROOT/'nbs'
 PAGES = sorted(p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
 

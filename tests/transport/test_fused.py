@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from test_model import make, pictures, prompts
 
+from conftest import ROOT
 import otseg.transport.entropic as room
+from given.models import make, pictures, prompts
 from otseg.core import InputError
 from otseg.transport.fused import MAX_TILE, fused_available, fused_backward, fused_solve
 from otseg.transport.entropic import sinkhorn
@@ -312,7 +312,7 @@ def test_in_the_interpreter():
     "All checks above that need no GPU; the interpreter has to be on before triton is imported, so elsewhere"
     env = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1')
     run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', 'not gpu', __file__],
-                         env=env, capture_output=True, text=True, encoding='utf-8', cwd=Path(__file__).parent.parent)
+                         env=env, capture_output=True, text=True, encoding='utf-8', cwd=ROOT)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
     assert 'passed' in run.stdout and 'failed' not in run.stdout
 
@@ -321,7 +321,7 @@ def test_in_the_interpreter():
 @needs_triton
 def test_compiles_for_gpus(tmp_path):
     "Down to machine code, without a GPU; shared memory stays within the 99 KB that every GPU since 2020 has"
-    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path))
+    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=str(ROOT/'tests'))
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr[-4000:]
     built = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]

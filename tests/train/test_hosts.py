@@ -6,17 +6,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import column, same, weights
 
+from conftest import ROOT
+from given.training import column, same, weights
 from otseg.core import read_json
 from otseg.train.trainer import main
 
 ADDRESS, PORT = '10.77.0.{}', 29600
-CONFIGS = Path(__file__).parent.parent/'nbs/tutorials/accelerate'
+CONFIGS = ROOT/'nbs/tutorials/accelerate'
 OPTIONS = ['toy', '--steps', '24', '--batch_size', '4', '--dropout', '0', '--save_every', '5', '--keep', '9']
 
 

@@ -149,4 +149,4 @@ def test_the_notebook_for_a_gpu_is_there():
     sys.path.insert(0, str(ROOT/'scripts'))
     try: from run_tests import CORE, ON_GPU
     finally: sys.path.pop(0)
-    assert (ROOT/ON_GPU).is_file() and all((ROOT/f'tests/test_{name}.py').is_file() for name in CORE)
+    assert (ROOT/ON_GPU).is_file() and all((ROOT/f'tests/{name}.py').is_file() for name in CORE)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import NAMES, TINY, base, data_set, mask, one_thread, picture, shell  # noqa: F401  # base, one_thread: fixtures
-from test_model import make, prompts
 from torch.utils.data import DataLoader
 
 import otseg.evaluate.windows
+from given.authors import official
+from given.models import make, prompts
+from given.shell import NAMES, TINY, data_set, mask, picture, shell
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import asset_path, read_json
 from otseg.data.reading import collate, load_dataset
@@ -26,7 +27,8 @@ from otseg.train.recipes import COCO, CONTEXT, VOC, cross_recipe, override
 from otseg.model.dense import TrainingFree
 from otseg.model.vocab import Vocab, load_vocab
 
-pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
+pytestmark = [pytest.mark.usefixtures('one_thread'),
+              pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 SHAPES = [(500, 375), (375, 500), (2000, 300), (40, 30)]  # width and height
 
 
@@ -195,20 +197,6 @@ def test_ablations_are_one_option_each_and_stay_in_the_checkpoint(world):
 
 
 # the authors' layout
-
-def official(model: OTSeg) -> dict:
-    "A state dict in the authors' layout, with a parameter that nothing reads"
-    names = dict(attention='multihead_attn', linear1='linear1', linear2='linear2', norm1='norm2', norm2='norm3')
-    state = {'decode_head.decoder_1.layers.0.self_attn.in_proj_weight': torch.zeros(3, 3)}
-    for key, value in model.state_dict().items():
-        part, *rest = key.split('.')
-        if key == 'image_encoder.prompts':
-            state['backbone.prompt_embeddings'], state['backbone.deep_prompt_embeddings'] = value[:1], value[1:]
-        elif part == 'image_encoder': state['.'.join(['backbone', *(rest[1:] if rest[0] == 'clip' else rest)])] = value
-        elif rest[0] == 'descriptor': state[f'decode_head.q_proj.{rest[2]}'] = value
-        elif rest[1] == 'last': state[f'decode_head.decoder_1.layers.2.multihead_attn.{".".join(rest[2:])}'] = value
-        else: state[f'decode_head.decoder_1.layers.{rest[2]}.{names[rest[3]]}.{".".join(rest[4:])}'] = value
-    return state
 
 
 def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):

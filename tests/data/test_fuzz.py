@@ -18,10 +18,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_cli import NAMES, TINY, inside, mask, one_thread, picture, process, tree  # noqa: F401  # one_thread: a fixture
-from test_data import context_mask, lines, sbd_mask
-from test_eval import official
 
+from given.authors import official
+from given.layouts import context_mask, lines, sbd_mask
+from given.shell import NAMES, TINY, inside, mask, picture, process, tree
 from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoint
 from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
@@ -35,7 +35,8 @@ from otseg.train.trainer import fit
 from otseg.train.trainer import main as train
 from otseg.model.vocab import load_vocab
 
-pytestmark = [pytest.mark.filterwarnings('ignore'),
+pytestmark = [pytest.mark.usefixtures('one_thread'),
+              pytest.mark.filterwarnings('ignore'),
               pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='a limit of time needs signals')]
 CASES, EVERY, LIMIT = 300, 300, 120                      # damages, how many of them by default, seconds for one
 VOC = 'voc/ImageSets/Segmentation'

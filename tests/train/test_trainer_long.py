@@ -8,10 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_trainer import (  # noqa: F401
-    Squares, child, column, killed_at, recipe, same, server, together, train, unbroken_run,
-)
 
+from given.training import Squares, child, column, killed_at, recipe, same, together, train, unbroken_run
 from otseg.train.batches import StepSampler
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore:.*meaningless.*')]

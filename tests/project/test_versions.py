@@ -5,24 +5,23 @@ their syntax. Those that are meant stand in a table, with what happens where the
 """
 import ast
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted([*ROOT.glob('otseg/**/*.py'), *ROOT.glob('tests/*.py'), *ROOT.glob('scripts/*.py')])
+FILES = sorted([*ROOT.glob('otseg/**/*.py'), *ROOT.glob('tests/**/*.py'), *ROOT.glob('scripts/*.py')])
 
 # (file, name) -> library, and what happens, or why not, where a version does not have it
 REACHES = {
     ('otseg/train/processes.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
     ('otseg/model/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried and told of',
-    ('tests/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, and is what torch documents for it',
+    ('tests/model/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, as torch documents',
     ('otseg/study/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
-    ('tests/test_devices.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
-    ('tests/test_devices.py', 'aten._local_scalar_dense'): 'torch: skipped as above',
+    ('tests/model/test_devices.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
+    ('tests/model/test_devices.py', 'aten._local_scalar_dense'): 'torch: skipped as above',
     ('tests/conftest.py', 'torch.cuda.is_available ='): 'torch: public; so that no test sees a GPU unasked',
     ('tests/conftest.py', 'torch.cuda.device_count ='): 'torch: public; as above',
-    ('tests/test_trainer.py', 'torch.save ='): 'torch: so that a process dies while it writes',
+    ('tests/given/training.py', 'torch.save ='): 'torch: so that a process dies while it writes',
 }
 # Protocols of IPython that a class of ours implements, and names of the standard library that it documents
 OWN = {'_repr_html_', '_repr_png_', '_repr_svg_', '_repr_markdown_', '_replace', '_asdict', '_fields', '_make'}

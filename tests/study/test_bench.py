@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import COMMANDS, misused, refused, shell, tree
 
+from given.shell import misused, refused, shell, tree
 from otseg.core import InputError
 from otseg.study.bench import QUESTIONS, QUICK, Bench, run_bench, textbook, with_solver
 from otseg.transport import mpsa
 
-COMMANDS['otseg-bench'] = 'commands.use:bench'
 RUN = ['otseg-bench', '--quick', '--output', 'new']
 
 

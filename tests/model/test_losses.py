@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
+from given.training import Squares, recipe, same, weights
 from otseg.core import InputError
 from otseg.model.losses import LOSSES, PATHS, PUBLISHED, loss_terms, otseg_loss, register_loss, used_losses
 from otseg.model.otseg import OTSegOutput
@@ -14,7 +15,6 @@ from otseg.show.charts import plot_run
 from otseg.train.recipes import RECIPES, Recipe, override
 from otseg.train.run import RunLog, run_tables
 from otseg.train.trainer import FOR_RUN, fit, main
-from test_trainer import Squares, recipe, same, weights
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 TERMS = ['decoder_focal', 'decoder_dice', 'score_focal', 'score_dice']

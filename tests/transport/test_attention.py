@@ -1,12 +1,12 @@
 "A new attention is one class and one line: whoever makes, shows or measures maps asks the class and knows no names"
 import ast
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_model import make, outputs, pictures, prompts, step
 
+from conftest import ROOT
+from given.models import make, outputs, pictures, prompts, step
 from otseg.core import InputError
 from otseg.explore.explorer import explore
 from otseg.explore.probe import Probe
@@ -19,7 +19,7 @@ from otseg.transport.mpsa import ATTENTIONS, MPSA, Attention
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*transport problems')]
-LIB = Path(__file__).resolve().parent.parent/'otseg'
+LIB = ROOT/'otseg'
 
 
 class TopOne(Attention):

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import COMMANDS, misused, refused, shell, tree
 
+from conftest import ROOT
+from given.shell import COMMANDS, misused, refused, shell, tree
 from otseg.study import runs as module
 from otseg.study.compare import compare_seeds, correlation, mean_interval, paired_p, score_of, summarise
 from otseg.core import InputError
@@ -21,8 +22,6 @@ from otseg.model.otseg import OTSeg
 from otseg.study.runs import STUDIES
 from otseg.study.runs import Study, initial_weights, run_study, shared_start, stored_runs
 
-ROOT = Path(__file__).resolve().parent.parent
-COMMANDS['otseg-study'] = 'commands.use:study'
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
 ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']
 PAIR = Study('pair', 'Does it run?', {'mpsa': {}, 'softmax': dict(attention='softmax')}, 'softmax', seeds=2, steps=2,

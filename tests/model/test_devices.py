@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from test_model import TINY, make
 from torch import nn
 
 import otseg.transport.entropic as room
+from given.models import TINY, make
 from otseg.core import InputError, best_device
 from otseg.evaluate.windows import count_pixels, predict_windows
 from otseg.train.processes import get_accelerator

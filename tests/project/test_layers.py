@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LIB, NBS = ROOT/'otseg', ROOT/'nbs'
 
 # wing -> its level; predict and study stand side by side
