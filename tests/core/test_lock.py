@@ -29,7 +29,7 @@ def contend(folder, times, seed, told):
 def test_many_want_one_folder(server, tmp_path):
     "Also while its holders remove it, because nothing is left in it"
     folder, told = tmp_path/'run', tmp_path/'told.txt'
-    several = [server.Process(target=contend, args=(folder, 60, i, told)) for i in range(5)]
+    several = [server.Process(target=contend, args=(folder, 25, i, told)) for i in range(4)]
     for p in several: p.start()
     for p in several: p.join(120)
     assert {p.exitcode for p in several} == {0} and not told.exists()
