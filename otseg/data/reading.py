@@ -24,7 +24,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from ..core import IGNORE, InputError, check, seeded, unknown_name
-from .layouts import LAYOUTS, Item, MaskSource, find_items, layout_of
+from .layouts import LAYOUTS, Item, MaskSource, data_identity, file_sizes, find_items, layout_of
 from .toy import ToyScenes
 from ..model.vocab import Vocab, load_vocab
 
@@ -147,13 +147,22 @@ class SegmentationDataset(torch.utils.data.Dataset):
         transform: Callable=None,       # (image, mask) -> (image, mask); None gives the stored pixels
         *,
         source: str='',                 # Where the list of names comes from, for people
+        name: str='',                   # Of the data set, as in `load_dataset`
+        split: str='',                  # train, val, ...
     ):
         check(len(items) > 0, 'a data set should hold at least one picture', 'none', source and f'Look into {source}.')
         self.items, self.vocab, self.transform, self.source = list(items), vocab, transform, source
+        self.name, self.split = name, split
         self.tables = {s: source_table(s, len(vocab)) for s in {i.source for i in items}}
 
     def __len__(self): return len(self.items)
     def __repr__(self): return f'{type(self).__name__}({len(self)} pictures, {self.vocab.name}, {self.source})'
+
+    def identity(self) -> dict:
+        "What this data is, as in `data_identity`; looks at the sizes of the files, not into them"
+        return data_identity(self.name, self.split, self.vocab, self.tables, self._sizes())
+
+    def _sizes(self): return file_sizes(self.items)
 
     def read(
         self,
@@ -204,7 +213,9 @@ class ToyDataset(SegmentationDataset):
         if split not in TOY_PICTURES: raise unknown_name('split of the toy world', split, TOY_PICTURES)
         self.scenes = ToyScenes(split, TOY_PICTURES[split] if n is None else n, size)
         items = [Item(None, None, f'toy-{split}-{i}') for i in range(len(self.scenes))]
-        super().__init__(items, vocab or load_vocab('toy'), transform, source=f'the toy world, {split}')
+        super().__init__(items, vocab or load_vocab('toy'), transform, source=f'the toy world, {split}', name='toy', split=split)
+
+    def _sizes(self): return ((i.key, self.scenes.size) for i in self.items)
 
     def read(self, i):
         scene = self.scenes[i]
@@ -230,7 +241,7 @@ def load_dataset(
     check(root is not None, f'`root` should be the folder of {name}', 'None')
     layout, own = layout_of(name, root, split)
     items, source = find_items(root, layout, split)
-    return SegmentationDataset(items, _fitting(vocab, own), transform, source=source)
+    return SegmentationDataset(items, _fitting(vocab, own), transform, source=source, name=name, split=split)
 
 def _fitting(
     vocab: Vocab | None,  # What the user asked for
