@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import InputError, check, seeded, unknown_name
-from .layouts import LAYOUTS, Item, data_identity, file_sizes, find_items, layout_of
+from .layouts import LAYOUTS, Item, data_identity, file_sizes, layout_of, whole_listing
 from .masks import read_mask, source_table, to_labels, value_ranges
 from .pictures import read_picture
 from .toy import ToyScenes
@@ -36,10 +36,12 @@ class SegmentationDataset(torch.utils.data.Dataset):
         source: str='',                 # Where the list of names comes from, for people
         name: str='',                   # Of the data set, as in `load_dataset`
         split: str='',                  # train, val, ...
+        summary: str='',                # What was taken and what was left out, as in `Listing.summary`, for people
     ):
         check(len(items) > 0, 'a data set should hold at least one picture', 'none', source and f'Look into {source}.')
         self.items, self.vocab, self.transform, self.source = list(items), vocab, transform, source
         self.name, self.split = name, split
+        self.summary = summary or f'{len(items):,} pictures by {source}'
         self.tables = {s: source_table(s, len(vocab)) for s in {i.source for i in items}}
 
     def __len__(self): return len(self.items)
@@ -127,8 +129,9 @@ def load_dataset(
         return ToyDataset(split, n, _fitting(vocab, load_vocab('toy')), transform)
     check(root is not None, f'`root` should be the folder of {name}', 'None')
     layout, of_masks = layout_of(name, root, split)
-    items, source = find_items(root, layout, split)
-    return SegmentationDataset(items, _fitting(vocab, of_masks), transform, source=source, name=name, split=split)
+    listing = whole_listing(root, layout, split)
+    return SegmentationDataset(listing.items, _fitting(vocab, of_masks), transform, source=listing.named_by, name=name,
+                               split=split, summary=listing.summary())
 
 def _fitting(
     vocab: Vocab | None,  # What the user asked for
