@@ -24,24 +24,6 @@ from tqdm.auto import tqdm
 from ..core import IGNORE, InputError, check
 from .masks import read_mask, source_table
 from .pictures import picture_size, read_picture
-from .layouts import LAYOUTS, Item, Listing, is_there, layout_of, list_split
-from ..model.vocab import Vocab
-
-# %% ../../nbs/03_data/07_check.ipynb #b2351a77
-import os
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
-from jaxtyping import Int64
-from torch import Tensor
-from tqdm.auto import tqdm
-
-from ..core import IGNORE, InputError, check
-from .reading import picture_size, read_mask, read_picture, source_table
 from .layouts import LAYOUTS, Item, Listing, has_split, layout_of, list_split
 from ..model.vocab import Vocab
 
