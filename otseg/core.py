@@ -204,7 +204,7 @@ def read_json(
     "Read a JSON file; a damaged or missing one is an `InputError` that names it"
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
-    try: value = json.loads(path.read_text(encoding='utf-8-sig'))  # some editors begin a file with a mark
+    try: value = json.loads(path.read_bytes())  # UTF-8, or what the file's first bytes say: some editors begin with a mark
     except (ValueError, RecursionError) as e:
         raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
     check(kind is None or isinstance(value, kind), f'{path} should be a JSON {"object" if kind is dict else "list"}',
