@@ -20,6 +20,7 @@ HOME = {
     'huggingface_hub': {'model.checkpoint', 'model.clip'},  # clip: only to know when there is no network
     'torchmetrics': {'evaluate.metrics'},
     'triton': {'transport.fused'},
+    'filelock': {'core'},
     'scipy': {'data.reading', 'study.compare'},  # MATLAB files; statistics
     'matplotlib': {'show.charts', 'show.figures'},
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
