@@ -181,8 +181,8 @@ def best_device() -> torch.device:
     "The default device: OTSEG_DEVICE if it is set; else the GPU if there is one, else the CPU"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     name = os.environ.get('OTSEG_DEVICE') or ('cuda' if gpus else 'cpu')
-    found = re.fullmatch('cpu|cuda(?::([0-9]+))?', name)
-    check(found and (name == 'cpu' or int(found[1] or 0) < gpus),
+    named = re.fullmatch('cpu|cuda(?::([0-9]+))?', name)
+    check(named and (name == 'cpu' or int(named[1] or 0) < gpus),
           'OTSEG_DEVICE should be "cpu", or a GPU that is there ("cuda", "cuda:0", ...)', repr(name),
           f'torch sees {gpus} GPUs here; unset it to take the best device.')
     return torch.device(name)
