@@ -20,12 +20,8 @@ HOME = {
     'huggingface_hub': {'model.checkpoint', 'model.clip'},  # clip: only to know when there is no network
     'torchmetrics': set(),  # what our counts are tested against
     'triton': {'transport.fused'},
-<<<<<<< HEAD
     'scipy': {'data.masks', 'study.compare'},  # MATLAB files; statistics
-=======
     'filelock': {'core'},
-    'scipy': {'data.reading', 'study.compare'},  # MATLAB files; statistics
->>>>>>> train
     'matplotlib': {'show.charts', 'show.figures'},
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
     'ipyevents': {'explore.panels'},  # the mouse over a picture; not required
