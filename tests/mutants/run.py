@@ -1,8 +1,8 @@
 """Faults made by hand, one at a time, in a copy of the package: the tests named beside each have to fail
 
-`python tests/mutants/run.py [--workers 2] [WORD ...]` runs the mutants of `table.py`, or those with one of the words in their
-name, module or tests. `make mutants` calls it. Nothing is changed here: each worker has a copy of package and tests in a temporary
-folder. The closing line counts; the exit code is 0 only if none survived.
+`python tests/mutants/run.py [--workers 2] [WORD ...]` runs the mutants of `table.py`, or those with one of the words in
+their name, module or tests. `make mutants` calls it. Nothing is changed here: each worker has a copy of package and tests
+in a temporary folder. The closing line counts; the exit code is 0 only if none survived.
 """
 import argparse
 import ast
@@ -32,10 +32,11 @@ def mutated(root, mutant) -> str:
     text = path.read_text(encoding='utf-8')
     found = text.count(mutant.old)
     if found != 1: raise ValueError(f'{mutant.name}: its old text is in {mutant.module} {found} times instead of once')
-    try: tree = ast.parse(text := text.replace(mutant.old, mutant.new))
+    new = text.replace(mutant.old, mutant.new)
+    try: same = ast.dump(ast.parse(new)) == ast.dump(ast.parse(text))
     except SyntaxError as e: raise ValueError(f'{mutant.name}: its new text is no Python ({e})') from None
-    if ast.dump(tree) == ast.dump(ast.parse(path.read_text(encoding='utf-8'))): raise ValueError(f'{mutant.name}: changes nothing')
-    return text
+    if same: raise ValueError(f'{mutant.name}: changes nothing')
+    return new
 
 
 def wrong_tests(root, mutant) -> list[str]:
@@ -89,9 +90,9 @@ def starting():
     "How processes start: forked, where that is possible, from one that has imported what the package needs, but not the package"
     if 'forkserver' not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['pytest', 'open_clip', 'torchvision.transforms.v2', 'accelerate', 'torchmetrics', 'jaxtyping',
-                                    'matplotlib.pyplot', 'ipywidgets', 'fastcore.all', 'torch.distributed.tensor', 'scipy.ndimage',
-                                    'huggingface_hub', 'safetensors.torch', 'hypothesis', 'scipy.io'])
+    context.set_forkserver_preload([
+        'pytest', 'hypothesis', 'open_clip', 'torchvision.transforms.v2', 'accelerate', 'torchmetrics', 'jaxtyping', 'matplotlib.pyplot',
+        'ipywidgets', 'fastcore.all', 'torch.distributed.tensor', 'scipy.ndimage', 'scipy.io', 'huggingface_hub', 'safetensors.torch'])
     return context
 
 

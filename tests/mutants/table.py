@@ -1,6 +1,6 @@
 """Faults made by hand. Each has slipped through, or could; the tests beside it see it
 
-`old` stands in its module exactly once; `new` takes its place. Anchor on short texts that stay. `why` says what the fault does."""
+`old` stands in its module exactly once; `new` takes its place. Anchor on short texts that stay. `why`: what the fault does."""
 from typing import NamedTuple
 
 
@@ -28,7 +28,7 @@ of('transport/solvers', f'{T}test_the_textbook_stops_by_the_mean_change')(
     'stops by the largest change', '(f - before).abs().mean() < tol', '(f - before).abs().amax() < tol',
     'more iterations than the published rule takes')
 of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
-    'log solver measures in units of mass', '((mass * ratio.abs()).sum(-1) / mass.sum(-1) <= tol)', '((mass * ratio.abs()).sum(-1) <= tol)',
+    'log solver measures in units of mass', '(mass * ratio.abs()).sum(-1) / mass.sum(-1) <= tol', '(mass * ratio.abs()).sum(-1) <= tol',
     'large masses never converge, small ones at once')
 of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
     'scaling measures in units of mass', '- a).abs().sum(-1) / a.sum(-1)', '- a).abs().sum(-1)', 'the same')
@@ -38,10 +38,12 @@ of('transport/solvers', f'{T}test_row_error_by_hand', f'{T}test_errors_are_share
     'row error in units of mass', 'plan.sum(1).sub_(a).abs_().sum(-1) / a.sum(-1)', 'plan.sum(1).sub_(a).abs_().sum(-1)',
     'an error that depends on the unit')
 of('transport/entropic', f'{T}test_gradients_of_the_masses')(
-    'gradient of b centred by itself', '(alpha - level, beta + level +', '(alpha - level, beta - (b * beta).sum(1, keepdim=True) / b.sum(1, keepdim=True) +',
+    'gradient of b centred by itself', '(alpha - level, beta + level +',
+    '(alpha - level, beta - (b * beta).sum(1, keepdim=True) / b.sum(1, keepdim=True) +',
     'what more mass brings is lost')
 of('transport/entropic', f'{T}test_gradients_of_the_masses')(
-    'gradients of the masses not centred', '(alpha - level, beta + level +', '(alpha, beta +', 'a constant of no meaning in both gradients')
+    'gradients of the masses not centred', '(alpha - level, beta + level +', '(alpha, beta +',
+    'a constant of no meaning in both gradients')
 of('transport/entropic', f'{T}test_unequal_masses_are_refused_in_any_problem')(
     'unequal masses beside equal ones', 'torch.isclose(ma, mb, rtol=1e-4).all()', 'torch.isclose(ma, mb, rtol=1e-4).any()',
     'a plan of neither marginal')
@@ -54,3 +56,55 @@ of('transport/mpsa', f'{T}test_dot_products_are_over_sqrt_d')(
 of('transport/mpsa', f'{T}test_attention_weights_are_dropped_out')(
     'no dropout on attention weights', "shares = self.dropout(weights if self.mix == 'plan' else weights * scores)",
     "shares = weights if self.mix == 'plan' else weights * scores", 'another training')
+
+
+# model
+M, PARITY = 'model/test_published.py::', 'model/test_parity.py::'
+of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_decoder_layer_drops_out_in_three_places')(
+    'GELU in the decoder', 'F.relu(self.linear1(x))', 'F.gelu(self.linear1(x))', 'published checkpoints give other maps')
+of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_decoder_layer_drops_out_in_three_places')(
+    'residual from before the attention', 'self.norm2(x + self.dropout(', 'self.norm2(tokens + self.dropout(', 'the same')
+for name, old, new in (('of the attention', 'tokens + self.dropout(out.tokens)', 'tokens + out.tokens'),
+                       ('of the hidden units', 'hidden = self.dropout(F.relu(self.linear1(x)))', 'hidden = F.relu(self.linear1(x))'),
+                       ('of the feed-forward net', 'self.dropout(self.linear2(hidden))', 'self.linear2(hidden)')):
+    of('model/decoder', f'{M}test_a_decoder_layer_drops_out_in_three_places')(f'no dropout {name}', old, new, 'another training')
+of('model/otseg', f'{PARITY}test_logits')(
+    'corners aligned in the enlargement', "size=self.size, mode='bilinear', align_corners=False",
+    "size=self.size, mode='bilinear', align_corners=True", 'masks shifted by up to half a token')
+of('model/clip', f'{PARITY}test_encoder')(
+    'corners aligned in the position embedding', "size=tuple(grid), mode='bilinear', align_corners=False",
+    "size=tuple(grid), mode='bilinear', align_corners=True", 'other tokens at other sizes')
+of('model/clip', f'{PARITY}test_encoder', f'{M}test_visual_prompts_are_replaced_and_leave')(
+    'visual prompts pile up', 'prompts.expand(len(x), -1, -1), x[:, -m:]]', 'prompts.expand(len(x), -1, -1), x[:, 1:]]',
+    'published checkpoints give other tokens')
+of('model/clip', f'{M}test_visual_prompts_are_replaced_and_leave')(
+    'visual prompts stay', 'elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :1], x[:, -m:]], 1)', '',
+    'blocks beyond the depth attend to prompts')
+of('model/clip', f'{PARITY}test_encoder', f'{M}test_the_class_embedding_counts_twice_as_published')(
+    'class embedding once', '* (2 if self.double_class_embedding else 1)', '', 'published checkpoints give other tokens')
+of('model/clip', f'{M}test_the_norm_of_the_prompts_comes_before_the_last_norm')(
+    'norm of the prompts comes last', 'self.clip.ln_post(self.prompt_norm(torch.cat([x[:, :1], x[:, -m:]], 1)))',
+    'self.prompt_norm(self.clip.ln_post(torch.cat([x[:, :1], x[:, -m:]], 1)))', 'the same')
+of('model/otseg', f'{M}test_norms_may_have_a_decay_of_their_own')(
+    'norms decay like the others', 'lr=lr, weight_decay=norm_weight_decay)', 'lr=lr, weight_decay=weight_decay)', 'an option without effect')
+of('model/losses', f'{M}test_the_threshold_of_pseudo_labels_is_a_probability')(
+    'threshold before the sigmoid', 'best.sigmoid() >= threshold', 'best >= threshold', 'other pseudo-labels than asked for')
+of('model/losses', f'{M}test_pseudo_labels_blend_as_told')(
+    'pseudo-labels blend by half', 'logits = out.mask_logits(blend)', 'logits = out.mask_logits()', 'an option without effect')
+of('model/checkpoint', f'{M}test_published_models_see_imagenet_statistics')(
+    "published models see CLIP's statistics", 'image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)', ')', 'a published model sees other pictures')
+of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
+    'unknown tensors are called dropped', "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    'dropped.append(key)', 'a file of another model passes for a published one')
+of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
+    'unknown tensors are not told', "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    "key.startswith('decode_head.decoder_1.') and dropped.append(key)", 'the same')
+of('model/checkpoint', f'{M}test_the_published_model_is_asked_in_the_words_of_openai')(
+    'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None', 'classes of a text tower that is not there')
+of('model/clip', f'{M}test_weights_are_known_by_their_content', f'{M}test_the_text_cache_tells_weights_apart')(
+    'weights known by name', "if str(weights).startswith('random') or not Path(weights).is_file():", 'if True:',
+    'embeddings of an earlier file of this name')
+of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
+    'text cache without the weights', "weights_id(clip, weights), texts], sort_keys", 'texts], sort_keys', 'embeddings of other weights')
+of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
+    'no QuickGELU check by tag', "if weights == 'openai' or scripted:", 'if scripted:', 'plausible, worse features')
