@@ -132,7 +132,8 @@ def test_the_published_model_is_asked_in_the_words_of_openai(tmp_path, monkeypat
     def tell(config, *more): raise Told(config)
     def t(*shape): return torch.zeros(1).expand(shape)  # a file of no size
     state = {'backbone.conv1.weight': t(768, 3, 16, 16), 'backbone.proj': t(768, 512),
-             'backbone.positional_embedding': t(1025, 768), 'backbone.prompt_embeddings': t(1, 10, 768), 'decode_head.q_proj.weight': t(512, 1024),
+             'backbone.positional_embedding': t(1025, 768), 'backbone.prompt_embeddings': t(1, 10, 768),
+             'decode_head.q_proj.weight': t(512, 1024),
              'backbone.transformer.resblocks.0.mlp.c_fc.weight': t(3072, 768),
              'decode_head.decoder_1.layers.2.norm2.bias': t(512), 'decode_head.decoder_1.layers.0.linear1.weight': t(2048, 512),
              'backbone.transformer.resblocks.11.ln_1.bias': t(768)}

@@ -91,8 +91,9 @@ def starting():
     if 'forkserver' not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([
-        'pytest', 'hypothesis', 'open_clip', 'torchvision.transforms.v2', 'accelerate', 'torchmetrics', 'jaxtyping', 'matplotlib.pyplot',
-        'ipywidgets', 'fastcore.all', 'torch.distributed.tensor', 'scipy.ndimage', 'scipy.io', 'huggingface_hub', 'safetensors.torch'])
+        'pytest', 'hypothesis', 'open_clip', 'torchvision.transforms.v2', 'accelerate', 'torchmetrics', 'jaxtyping',
+        'matplotlib.pyplot', 'ipywidgets', 'fastcore.all', 'torch.distributed.tensor', 'scipy.ndimage', 'scipy.io',
+        'huggingface_hub', 'safetensors.torch'])
     return context
 
 

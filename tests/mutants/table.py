@@ -28,7 +28,8 @@ of('transport/solvers', f'{T}test_the_textbook_stops_by_the_mean_change')(
     'stops by the largest change', '(f - before).abs().mean() < tol', '(f - before).abs().amax() < tol',
     'more iterations than the published rule takes')
 of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
-    'log solver measures in units of mass', '(mass * ratio.abs()).sum(-1) / mass.sum(-1) <= tol', '(mass * ratio.abs()).sum(-1) <= tol',
+    'log solver measures in units of mass', '(mass * ratio.abs()).sum(-1) / mass.sum(-1) <= tol',
+    '(mass * ratio.abs()).sum(-1) <= tol',
     'large masses never converge, small ones at once')
 of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
     'scaling measures in units of mass', '- a).abs().sum(-1) / a.sum(-1)', '- a).abs().sum(-1)', 'the same')
@@ -65,9 +66,11 @@ of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_
 of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_decoder_layer_drops_out_in_three_places')(
     'residual from before the attention', 'self.norm2(x + self.dropout(', 'self.norm2(tokens + self.dropout(', 'the same')
 for name, old, new in (('of the attention', 'tokens + self.dropout(out.tokens)', 'tokens + out.tokens'),
-                       ('of the hidden units', 'hidden = self.dropout(F.relu(self.linear1(x)))', 'hidden = F.relu(self.linear1(x))'),
+                       ('of the hidden units', 'hidden = self.dropout(F.relu(self.linear1(x)))',
+                       'hidden = F.relu(self.linear1(x))'),
                        ('of the feed-forward net', 'self.dropout(self.linear2(hidden))', 'self.linear2(hidden)')):
-    of('model/decoder', f'{M}test_a_decoder_layer_drops_out_in_three_places')(f'no dropout {name}', old, new, 'another training')
+    of('model/decoder', f'{M}test_a_decoder_layer_drops_out_in_three_places')(f'no dropout {name}', old, new,
+    'another training')
 of('model/otseg', f'{PARITY}test_logits')(
     'corners aligned in the enlargement', "size=self.size, mode='bilinear', align_corners=False",
     "size=self.size, mode='bilinear', align_corners=True", 'masks shifted by up to half a token')
@@ -86,13 +89,15 @@ of('model/clip', f'{M}test_the_norm_of_the_prompts_comes_before_the_last_norm')(
     'norm of the prompts comes last', 'self.clip.ln_post(self.prompt_norm(torch.cat([x[:, :1], x[:, -m:]], 1)))',
     'self.prompt_norm(self.clip.ln_post(torch.cat([x[:, :1], x[:, -m:]], 1)))', 'the same')
 of('model/otseg', f'{M}test_norms_may_have_a_decay_of_their_own')(
-    'norms decay like the others', 'lr=lr, weight_decay=norm_weight_decay)', 'lr=lr, weight_decay=weight_decay)', 'an option without effect')
+    'norms decay like the others', 'lr=lr, weight_decay=norm_weight_decay)', 'lr=lr, weight_decay=weight_decay)',
+    'an option without effect')
 of('model/losses', f'{M}test_the_threshold_of_pseudo_labels_is_a_probability')(
     'threshold before the sigmoid', 'best.sigmoid() >= threshold', 'best >= threshold', 'other pseudo-labels than asked for')
 of('model/losses', f'{M}test_pseudo_labels_blend_as_told')(
     'pseudo-labels blend by half', 'logits = out.mask_logits(blend)', 'logits = out.mask_logits()', 'an option without effect')
 of('model/checkpoint', f'{M}test_published_models_see_imagenet_statistics')(
-    "published models see CLIP's statistics", 'image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)', ')', 'a published model sees other pictures')
+    "published models see CLIP's statistics", 'image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)', ')',
+    'a published model sees other pictures')
 of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
     'unknown tensors are called dropped', "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
     'dropped.append(key)', 'a file of another model passes for a published one')
