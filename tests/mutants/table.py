@@ -99,17 +99,21 @@ of('model/checkpoint', f'{M}test_published_models_see_imagenet_statistics')(
     "published models see CLIP's statistics", 'image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)', ')',
     'a published model sees other pictures')
 of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
-    'unknown tensors are called dropped', "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    'unknown tensors are called dropped',
+    "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
     'dropped.append(key)', 'a file of another model passes for a published one')
 of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
-    'unknown tensors are not told', "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    'unknown tensors are not told',
+    "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
     "key.startswith('decode_head.decoder_1.') and dropped.append(key)", 'the same')
 of('model/checkpoint', f'{M}test_the_published_model_is_asked_in_the_words_of_openai')(
-    'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None', 'classes of a text tower that is not there')
+    'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None',
+    'classes of a text tower that is not there')
 of('model/clip', f'{M}test_weights_are_known_by_their_content', f'{M}test_the_text_cache_tells_weights_apart')(
     'weights known by name', "if str(weights).startswith('random') or not Path(weights).is_file():", 'if True:',
     'embeddings of an earlier file of this name')
 of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
-    'text cache without the weights', "weights_id(clip, weights), texts], sort_keys", 'texts], sort_keys', 'embeddings of other weights')
+    'text cache without the weights', "weights_id(clip, weights), texts], sort_keys", 'texts], sort_keys',
+    'embeddings of other weights')
 of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
     'no QuickGELU check by tag', "if weights == 'openai' or scripted:", 'if scripted:', 'plausible, worse features')
