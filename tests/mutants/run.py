@@ -71,7 +71,7 @@ def _pytest(copy, tests, said):
     os.chdir(copy)
     sys.path[:] = [copy, *(p for p in sys.path if p and Path(p).resolve() not in (ROOT, ROOT/'tests', ROOT/'tests/mutants'))]
     import pytest
-    os._exit(pytest.main(['-q', '--tb=line', '-rfE', '-p', 'no:cacheprovider', *(f'tests/{t}' for t in tests)]))
+    sys.exit(int(pytest.main(['-q', '--tb=line', '-rfE', '-p', 'no:cacheprovider', *(f'tests/{t}' for t in tests)])))
 
 
 def run_tests(copy, tests, context) -> tuple[int, str]:

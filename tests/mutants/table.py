@@ -117,3 +117,55 @@ of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
     'embeddings of other weights')
 of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
     'no QuickGELU check by tag', "if weights == 'openai' or scripted:", 'if scripted:', 'plausible, worse features')
+
+
+# data
+D = 'data/test_colours.py::'
+of('data/reading', f'{D}test_red_is_the_first_channel')(
+    'pictures read as BGR', "tv_tensors.Image(F.pil_to_tensor(_open(path, *PICTURE).convert('RGB')))",
+    "tv_tensors.Image(F.pil_to_tensor(_open(path, *PICTURE).convert('RGB')).flip(0))", 'colours that CLIP never saw')
+of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
+    'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
+    'textures that are not in the picture')
+for wide in ('-.5, .5', '-.05, .05', '0, .1'):
+    of('data/transforms', f'{D}test_colours_are_distorted_as_published')(
+        f'hue turned within {wide}', 'super().__init__(hue=(-.1, .1))', f'super().__init__(hue=({wide}))',
+        'another augmentation than the published one')
+
+
+# train
+R = 'train/test_rules.py::'
+of('train/recipes', f'{R}test_transductive_recipes_have_no_seen_penalty', f'{R}test_recipes_hold_the_published_numbers')(
+    'transductive recipes with a seen penalty', 'steps=base.steps // 2, seen_penalty=0.)', 'steps=base.steps // 2)',
+    'seen classes lose pixels that are theirs')
+of('train/recipes', f'{R}test_recipes_hold_the_published_numbers')(
+    'batch of 8', 'batch_size: int = 16 ', 'batch_size: int = 8 ', 'not the published training')
+of('train/recipes', f'{R}test_recipes_hold_the_published_numbers')(
+    'weight decay of .05', 'weight_decay: float = 0.01 ', 'weight_decay: float = 0.05 ', 'the same')
+of('train/batches', f'{R}test_each_epoch_has_an_order_of_its_own')(
+    'every epoch in the same order', 'manual_seed(mix_seed(self.seed, e))', 'manual_seed(mix_seed(self.seed, 0))',
+    'the same batches over and over')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every step', 'mix_seed(recipe.seed, 2, step, ', 'mix_seed(recipe.seed, 2, 0, ',
+    'units that are never trained')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every process', 'accelerator.process_index * recipe.accumulate + j)', 'j)',
+    'less dropout the more processes')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every micro-batch', 'accelerator.process_index * recipe.accumulate + j)',
+    'accelerator.process_index * recipe.accumulate)', 'the same')
+of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
+    'threshold not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'blend=recipe.blend)',
+    'an option without effect')
+of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
+    'blend not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'threshold=recipe.threshold)',
+    'the same')
+of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
+    'a start that is not loaded', 'model.load_state_dict(given.model.state_dict())', 'pass',
+    'a transductive run from scratch, without a word')
+of('train/trainer', f'{R}test_the_best_weights_are_those_of_the_best_hiou')(
+    'best by mIoU', 'scores.hiou if vocab.unseen else scores.miou', 'scores.miou', 'weights that forget the unseen classes')
+of('train/run', f'{R}test_a_run_that_goes_on_knows_the_best_score')(
+    'best score forgotten', "self.best = max((float(r['best']) for r in found), default=float('-inf'))",
+    "self.best = float('-inf')",
+    'better weights are replaced by worse ones')
