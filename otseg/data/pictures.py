@@ -78,8 +78,9 @@ class PictureFacts:
 
     def __str__(self) -> str:
         (h, w), bands = self.size, f'{self.bands} band{"s" * (self.bands > 1)}'
-        turned = f', EXIF orientation {self.orientation}' if self.orientation != 1 else ''
-        return f'{self.format} {self.mode}, {w} x {h}, {bands} of {self.bits} bits' + (f', {self.alpha}' * bool(self.alpha)) + turned
+        parts = [f'{self.format} {self.mode}'.strip(), f'{w} x {h}', f'{bands} of {self.bits} bits', self.alpha,
+                 f'EXIF orientation {self.orientation}' * (self.orientation != 1)]
+        return ', '.join(filter(None, parts))
 
 def exif_orientation(
     image: PILImage.Image,  # Opened; a TIFF not yet decoded. A PNG is decoded for it: the mark may stand at its end
@@ -130,8 +131,9 @@ def eight_bits(
     else:
         check(top < 2**16, f'{name} should be a whole picture of 8 bits a channel', f'values up to {top}',
               _say_depth(top.bit_length()))
+        bits = next(b for b in (8, 10, 12, 14, 16) if top < 2**b)
         check(top == 0 or top >= LEAST, f'{name} should use its 16 bits or be a whole picture of 8 bits a channel',
-              f'values up to {top}, so that it would be nearly black', _say_depth(next(b for b in (8, 10, 12, 14, 16) if top < 2**b)))
+              f'values up to {top}, so that it would be nearly black', _say_depth(bits))
     return (x.astype(np.int64) >> ((depth or 16) - 8)).astype(np.uint8)
 
 def _say_depth(bits: int) -> str:
@@ -178,10 +180,14 @@ def flatten_alpha(
            "`load_photograph(..., alpha='drop')` for one picture; or save the three colours alone.")
     check(alpha or facts.alpha != 'a last band of unknown meaning', f'{name} should say what its last band is',
           f'{facts.bands} bands without ExtraSamples (alpha, near infrared, ...)', how)
+    if image.mode == 'L' and facts.bits < 8 and 'transparency' in image.info:  # the pixels are stretched to 8 bits, this is not
+        image = image.copy()
+        image.info['transparency'] *= 255 // (2**facts.bits - 1)
     full = image.convert('RGBA')
     if alpha == 'drop': return full.convert('RGB')
     check(alpha or facts.alpha != 'an alpha band' or not looks_like_a_band(np.asarray(full)),
-          f'{name} should have transparency in its last band', 'a band that looks like a picture of its own (near infrared?)', how)
+          f'{name} should have transparency in its last band',
+          'a band that looks like a picture of its own (near infrared?)', how)
     return PILImage.alpha_composite(PILImage.new('RGBA', full.size, BACKGROUND), full).convert('RGB')
 
 # %% ../../nbs/03_data/04_pictures.ipynb #b066947f
@@ -196,10 +202,10 @@ def rgb_picture(
     name: str='the picture',  # For the messages
 ) -> PILImage.Image:
     "Eight bits of red, green and blue"
+    check(facts.bits <= 8 or facts.alpha != 'a transparent colour', f'{name} should be a whole picture of 8 bits a channel',
+          f'{facts.bits} bits with a transparent colour', 'Convert it to 8 bits.')
     if image.mode == 'F': image = PILImage.fromarray(unit_floats(np.asarray(image), name))
     elif image.mode == 'I' or image.mode.startswith('I;16'):
-        check(not facts.alpha, f'{name} should be a whole picture of 8 bits a channel', '16 bits with a transparent colour',
-              'Convert it to 8 bits.')
         check(depth or facts.bits <= 16, f'{name} should be a whole picture of 8 bits a channel', f'{facts.bits} bits',
               _say_depth(12))
         image = PILImage.fromarray(eight_bits(np.asarray(image).astype(np.int64), depth, name))
@@ -208,8 +214,7 @@ def rgb_picture(
         top = max(high for _, high in np.reshape(image.getextrema(), (-1, 2))[:1 if facts.alpha and image.mode == 'LA' else 3])
         check(depth or top == 0 or top >= LEAST >> 8, f'{name} should use its 16 bits or be a whole picture of 8 bits a channel',
               f'values below {(int(top) + 1) << 8}, so that it would be nearly black', 'Convert it to 8 bits.')
-    if facts.alpha and image.mode not in ('RGB', 'L') or 'transparency' in image.info:
-        return flatten_alpha(image, facts, alpha, name)
+    if facts.alpha: return flatten_alpha(image, facts, alpha, name)
     try: return image.convert('RGB')
     except ValueError: pass  # a colour space that Pillow cannot show
     raise InputError(f'{name} should have colours that can be shown, got mode {image.mode}. Convert it to RGB.')
