@@ -58,7 +58,8 @@ CHANGES = {
     'none unseen': (lambda r: described(r), '`unseen` was sofa, now nothing'),
     'ignore': (lambda r: described(r, unseen=['sofa'], ignore=[3, 9]), '`ignore` was nothing, now 3, 9'),
     'zero': (lambda r: described(r, unseen=['sofa'], reduce_zero_label=True), '`reduce_zero_label` was false, now true'),
-    'a name': (lambda r: described(r, names=['road', 'sky', 'sofa', 'seat'], unseen=['sofa']), '`names`: class 3 was chair, now seat'),
+    'a name': (lambda r: described(r, names=['road', 'sky', 'sofa', 'seat'], unseen=['sofa']),
+               '`names`: class 3 was chair, now seat'),
     'a class more': (lambda r: described(r, names=[*NAMES, 'cow'], unseen=['sofa']), '`names` were 4 classes, now 5'),
     'order': (lambda r: described(r, names=['sky', 'road', 'sofa', 'chair'], unseen=['sofa']),
               '`names`: class 0 was road, now sky (and 1 more)'),
@@ -105,7 +106,8 @@ def test_what_an_old_record_lacks_is_unknown(world):
     for key in now:
         assert identity_changes({k: v for k, v in now.items() if k != key}, now) == []
         assert identity_changes(now | {key: None}, now) == []
-    assert identity_changes({}, now) == [] and identity_changes(dict(unseen=[], colour='red'), now) == ['`unseen` was nothing, now sofa']
+    assert identity_changes({}, now) == []
+    assert identity_changes(dict(unseen=[], colour='red'), now) == ['`unseen` was nothing, now sofa']
 
 
 def test_a_picture_that_has_gone_is_a_change(world):
@@ -151,7 +153,8 @@ def test_rules_are_compared_by_what_they_mean(reduce, table):
 def test_files_are_not_opened(tmp_path, monkeypatch):
     "A hundred thousand pictures cost one look at the size of each"
     (tmp_path/'x.jpg').write_bytes(b'no picture')
-    data = SegmentationDataset([Item(tmp_path/'x.jpg', tmp_path/'none.png', f'{i:06}') for i in range(100_000)], Vocab('street', NAMES))
+    items = [Item(tmp_path/'x.jpg', tmp_path/'none.png', f'{i:06}') for i in range(100_000)]
+    data = SegmentationDataset(items, Vocab('street', NAMES))
     looks, stat = [], os.stat
     monkeypatch.setattr(os, 'stat', lambda *args, **kwargs: looks.append(args) or stat(*args, **kwargs))
     monkeypatch.setattr(Path, 'open', None)
