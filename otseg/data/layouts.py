@@ -6,16 +6,16 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 
 # %% auto #0
 __all__ = ['VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED', 'COCO_MAP',
-           'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'PICTURES', 'MaskSource', 'Item', 'JoinedList', 'Layout',
-           'read_description', 'folder_layout', 'layout_of', 'list_files', 'read_lines', 'read_names', 'named_values',
-           'find_pictures', 'find_lists', 'find_names', 'find_masks', 'with_names', 'Listing', 'find_table',
-           'read_table', 'list_table', 'list_split', 'find_items', 'has_split', 'data_identity', 'file_sizes',
-           'identity_changes']
+           'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'PICTURES', 'MaskSource', 'PictureRules', 'Item', 'JoinedList',
+           'Layout', 'read_description', 'folder_layout', 'layout_of', 'list_files', 'read_lines', 'read_names',
+           'named_values', 'find_pictures', 'find_lists', 'find_names', 'find_masks', 'with_names', 'Listing',
+           'find_table', 'read_table', 'list_table', 'list_split', 'find_items', 'has_split', 'data_identity',
+           'file_sizes', 'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
 import csv, hashlib, json, os, unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,13 @@ class MaskSource:
     reduce_zero_label: bool = False     # Whether 0 means no class and i + 1 means class i
     label_map: Mapping[int, int] | None = field(default=None, hash=False)  # As in `label_table`; None: no more
     value_names: str = ''               # File in or beside the folder that names each value; '': the rule above holds
+    palette: tuple[tuple[int, int, int], ...] | None = None  # Colour of each class in the masks; None: not said
+
+class PictureRules(NamedTuple):
+    "What the picture files of a data set leave open"
+    orientation: str = 'exif'           # The side that the masks were drawn on. exif: upright; stored: as the pixels lie
+    alpha: str = ''                     # A fourth band. over: transparency; drop: the colours alone; '': as the file says
+    depth: int = 0                      # Bits in use of a channel of 16, as 12; 0: all of them
 
 class Item(NamedTuple):
     "One picture of a data set"
@@ -39,6 +46,7 @@ class Item(NamedTuple):
     mask: Path                          # Mask file
     key: str                            # Name of the picture inside the data set
     source: MaskSource = MaskSource()   # How the mask is read
+    rules: PictureRules = PictureRules()  # How the picture is read
 
 # %% ../../nbs/03_data/03_layouts.ipynb #55ecfbf9
 class JoinedList(NamedTuple):
@@ -58,6 +66,7 @@ class Layout:
     train_lists: tuple[str | JoinedList, ...] = ()  # Lists to look for first when the split is train
     train_masks: tuple[MaskSource, ...] = ()  # Masks to look for first when the split is train
     tables: tuple[str, ...] = ()        # Files of rows (image, mask) that stand for all the rest, where there is one
+    rules: PictureRules = PictureRules('stored')  # How the pictures are read; published masks fit the pixels as stored
     published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Split -> pictures by the papers; both, if two
 
     def split_name(
@@ -123,22 +132,59 @@ def _split_classes(vocab: Vocab, seen=None, unseen=None) -> Vocab:
     index = vocab.with_(unseen=tuple(vocab.names.index(c) if isinstance(c, str) else c for c in classes))
     return index if kind == 'unseen' else vocab.with_(unseen=index.seen)
 
-def read_description(
-    path: Path,  # A dataset.json
-) -> tuple[Vocab, MaskSource]:
-    "Its vocabulary, and what the values of its masks mean"
-    check(path.is_file(), f'{path.parent} should hold {path.name}, which names the classes', 'no such file',
-          'Write it like {"names": ["road", "sky"], "unseen": []}.')
-    given = read_json(path, dict)
-    ignore, reduce = given.pop('ignore', []), given.pop('reduce_zero_label', False)
+def _value_map(values, vocab: Vocab) -> dict[int, int]:
+    "{value: class index, 255 for none, -1 for every other value} of the key map"
+    hint = 'Write it like {"7": "road", "8": 1, "0": null}.'
+    check(isinstance(values, dict) and values, '"map" should lead from mask values to classes', repr(values), hint)
+    label_map = dict.fromkeys(range(IGNORE), -1)
+    for value, label in values.items():
+        check(value.strip().isdecimal() and int(value) < 2**16, '"map" should lead from mask values 0..65535', repr(value), hint)
+        if isinstance(label, str) and label not in vocab.names: raise unknown_name('class in "map"', label, vocab.names)
+        label = vocab.names.index(label) if isinstance(label, str) else IGNORE if label is None else label
+        check(type(label) is int and (0 <= label < len(vocab) or label == IGNORE),
+              f'"map" should lead to class names, indices 0..{len(vocab) - 1} or null', repr(label), hint)
+        label_map[int(value)] = label
+    return label_map
+
+def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
+    "What the values of the masks mean, by the keys of a dataset.json"
+    ignore, reduce = text.get('ignore', []), text.get('reduce_zero_label', False)
     ignore = ignore if isinstance(ignore, list) else [ignore]
     check(all(type(v) is int and 0 <= v <= 255 for v in ignore),
-          f'{path}: "ignore" should be a mask value 0..255 or a list of them', ignore)
-    check(isinstance(reduce, bool), f'{path}: "reduce_zero_label" should be true or false', repr(reduce))
-    groups = {kind: given.pop(kind) for kind in ('seen', 'unseen') if kind in given}
-    try: vocab = _split_classes(load_vocab({'name': path.resolve().parent.name, **given}), **groups)
+          '"ignore" should be a mask value 0..255 or a list of them', ignore)
+    check(isinstance(reduce, bool), '"reduce_zero_label" should be true or false', repr(reduce))
+    label_map = _value_map(text['map'], vocab) if 'map' in text else {}
+    check(not (label_map and reduce), '"map" should stand without "reduce_zero_label"', 'both', 'Leave one out.')
+    twice = [v for v in ignore if label_map.get(v, -1) not in (-1, IGNORE)]
+    check(not twice, '"ignore" and "map" should not name the same value', twice, 'Take it out of one of the two.')
+    return MaskSource(reduce_zero_label=reduce, label_map=label_map | {v: IGNORE for v in ignore},
+                      palette=vocab.palette if text.get('palette') else None)
+
+def _picture_rules(text: dict) -> PictureRules:
+    "How the pictures are read, by the keys of a dataset.json"
+    rules = PictureRules(**{key: text[key] for key in PictureRules._fields if key in text})
+    check(rules.orientation in ('exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
+    check(rules.alpha in ('', 'over', 'drop'), '"alpha" should be "over" or "drop"', repr(rules.alpha))
+    check(type(rules.depth) is int and 0 <= rules.depth <= 16, '"depth" should be a number of bits up to 16', repr(rules.depth))
+    return rules
+
+def read_description(
+    path: Path,  # A dataset.json
+) -> tuple[Vocab, MaskSource, PictureRules]:
+    "Its vocabulary, what the values of its masks mean, and how its pictures are read"
+    check(path.is_file(), f'{path.parent} should hold {path.name}, which names the classes', 'no such file',
+          'Write it like {"names": ["road", "sky"], "unseen": []}.')
+    text = read_json(path, dict)
+    rules = ('ignore', 'reduce_zero_label', 'map', *PictureRules._fields)
+    groups = {kind: text[kind] for kind in ('seen', 'unseen') if kind in text}
+    words = {key: value for key, value in text.items() if key not in (*rules, 'seen', 'unseen')}
+    known = [f.name for f in fields(Vocab)] + ['seen', *rules]
+    for key in text:
+        if key not in known: raise unknown_name(f'key of {path}', key, known)
+    try:
+        vocab = _split_classes(load_vocab({'name': path.resolve().parent.name, **words}), **groups)
+        return vocab, _mask_rules(text, vocab), _picture_rules(text)
     except InputError as e: raise InputError(f'{path}: {e}') from None
-    return vocab, MaskSource(reduce_zero_label=reduce, label_map={v: IGNORE for v in ignore})
 
 # %% ../../nbs/03_data/03_layouts.ipynb #1d692401
 def folder_layout(
@@ -146,11 +192,11 @@ def folder_layout(
     split: str,  # train, val, ...
 ) -> tuple[Layout, Vocab]:
     "Layout and vocabulary of a folder that describes itself"
-    vocab, source = read_description(Path(root)/'dataset.json')
+    vocab, source, rules = read_description(Path(root)/'dataset.json')
     listed = (Path(root)/f'{split}.txt').is_file()
     folders = lambda kind: (f'{kind}/{{split}}', kind) if listed else (f'{kind}/{{split}}',)
     return Layout('', folders('images'), (replace(source, folders=folders('masks')),),
-                  ('{split}.txt',) if listed else (), tables=('{split}.csv', 'dataset.csv')), vocab
+                  ('{split}.txt',) if listed else (), tables=('{split}.csv', 'dataset.csv'), rules=rules), vocab
 
 def layout_of(
     name: str,   # A key of `LAYOUTS`, or folder
@@ -334,11 +380,12 @@ def list_table(
     path: Path,          # A CSV file
     split: str,          # train, val, ...
     source: MaskSource,  # How the masks are read
+    rules: PictureRules=PictureRules(),  # How the pictures are read
 ) -> Listing:
     "The rows of a split in a table as pictures and masks, relative to the file"
     rows = read_table(path, split)
     check(rows, f'{path} should name at least one picture of the split {split!r}', 'none')
-    item = lambda image, mask: Item(path.parent/image, path.parent/mask, Path(image).with_suffix('').as_posix(), source)
+    item = lambda image, mask: Item(path.parent/image, path.parent/mask, Path(image).with_suffix('').as_posix(), source, rules)
     items = [item(row['image'], row['mask']) for row in rows]
     absent = lambda kind: {i.key: str(p) for i in items if not (p := getattr(i, kind)).is_file()}
     no_image, no_mask = absent('image'), absent('mask')
@@ -352,7 +399,7 @@ def list_split(
     split: str,      # train, val, ...
 ) -> Listing:
     "The names of a split, their files, and what is missing"
-    if table := find_table(root, layout, split): return list_table(table, split, layout.masks[0])
+    if table := find_table(root, layout, split): return list_table(table, split, layout.masks[0], layout.rules)
     places, images = find_pictures(Path(root), layout, layout.split_name(split))
     names, named = find_names(places, layout, split)
     folders = find_masks(places, layout, split)
@@ -363,7 +410,7 @@ def list_split(
     check(names, f'{named} should name at least one picture', 'none')
     used = {masks[n][1] for n in names if n in masks}
     read = {s: with_names(s, folder, places, layout.vocab) for s, folder in folders if s in used}
-    items = [Item(pictures[n], masks[n][0], n, read[masks[n][1]]) for n in names if n in pictures and n in masks]
+    items = [Item(pictures[n], masks[n][0], n, read[masks[n][1]], layout.rules) for n in names if n in pictures and n in masks]
     (source, folder), *_ = folders
     return Listing(items, names, named, {n: f'{images/n}.jpg (or .png, ...)' for n in names if n not in pictures},
                    {n: f'{folder/n}{source.suffix}' for n in names if n not in masks})
@@ -402,10 +449,12 @@ def _meaning(source: MaskSource, k: int) -> dict:
     "What the values of a kind of mask mean: the ignored ones, those that are led elsewhere, and the further rules"
     first = int(source.reduce_zero_label)
     usual = {IGNORE: IGNORE} | {v: v - first if v >= first else IGNORE for v in range(k + first)}
-    led = {v: c for v, c in sorted((source.label_map or {}).items()) if usual.get(v) != c}
+    led = {v: c for v, c in sorted((source.label_map or {}).items()) if usual.get(v, -1) != c}
     return dict(ignore=[v for v, c in led.items() if c == IGNORE],
                 map={str(v): c for v, c in led.items() if c != IGNORE},
-                **{key: rule for key, rule in asdict(source).items() if key not in _HOW})
+                **{key: _plain(rule) for key, rule in asdict(source).items() if key not in _HOW})
+
+def _plain(rule): return [] if rule is None else [list(x) for x in rule] if isinstance(rule, tuple) else rule
 
 def data_identity(
     dataset: str,                           # Its name: a key of `LAYOUTS`, folder, toy, ...
@@ -413,18 +462,19 @@ def data_identity(
     vocab: Vocab,                           # Its classes, with the unseen ones as they are used
     sources: Iterable[MaskSource],          # The kinds of masks that it reads
     pictures: Iterable[tuple[str, int]],    # Key of each picture, and the bytes of its file (or another size)
+    rules: PictureRules=PictureRules(),     # How the pictures are read
 ) -> dict:
     "What a data set is, for JSON: equal for equal data on every machine, another for another split or other pictures"
     meanings = [_meaning(s, len(vocab)) for s in dict.fromkeys(sources)]
-    rules = {}
+    meaning = {}
     for key in dict.fromkeys(key for m in meanings for key in m):
         given = sorted({json.dumps(m.get(key)): m.get(key) for m in meanings}.items())
-        rules[key] = given[0][1] if len(given) == 1 else [rule for _, rule in given]
+        meaning[key] = given[0][1] if len(given) == 1 else [rule for _, rule in given]
     lines = sorted(f'{unicodedata.normalize("NFC", key)}\0{size}\n' for key, size in pictures)
     digest = hashlib.sha256(''.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()[:32]
     return dict(dataset=dataset, split=split, names=list(vocab.names),
-                unseen=[n for i, n in enumerate(vocab.names) if i in vocab.unseen], **rules,
-                pictures=len(lines), digest=digest)
+                unseen=[n for i, n in enumerate(vocab.names) if i in vocab.unseen], **meaning,
+                **rules._asdict(), pictures=len(lines), digest=digest)
 
 def file_sizes(
     items: Iterable[Item],  # Pictures of a data set
