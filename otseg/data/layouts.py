@@ -9,12 +9,13 @@ __all__ = ['VOC_LISTS', 'SBD', 'COCO_GAPS', 'COCO_USED', 'COCO_MAP', 'VOC_TRAIN'
            'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'PICTURES', 'MaskSource', 'Item', 'Joined', 'Layout',
            'read_description', 'folder_layout', 'layout_of', 'list_files', 'read_lines', 'read_names', 'named_values',
            'find_pictures', 'find_lists', 'find_names', 'find_masks', 'with_names', 'Listing', 'find_table',
-           'read_table', 'list_table', 'is_there', 'list_split', 'find_items']
+           'read_table', 'list_table', 'is_there', 'list_split', 'find_items', 'data_identity', 'file_sizes',
+           'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
-import csv, os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import csv, hashlib, json, os, unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -380,3 +381,73 @@ def find_items(
               f'no such file ({len(missing)} of {len(found.names)} are missing)',
               'Restore the files, or take the names off the list.')
     return found.items, found.source
+
+# %% ../../nbs/03_data/03_layouts.ipynb #1d2c03ef
+_HOW = ('folders', 'suffix', 'variable', 'names', 'label_map')  # where a mask lies and how it is opened: not what it means
+
+def _meaning(source: MaskSource, k: int) -> dict:
+    "What the values of a kind of mask mean: the ignored ones, those that are led elsewhere, and the further rules"
+    first = int(source.reduce_zero_label)
+    usual = {IGNORE: IGNORE} | {v: v - first if v >= first else IGNORE for v in range(k + first)}
+    led = {v: c for v, c in sorted((source.label_map or {}).items()) if usual.get(v) != c}
+    return dict(ignore=[v for v, c in led.items() if c == IGNORE],
+                map={str(v): c for v, c in led.items() if c != IGNORE},
+                **{key: rule for key, rule in asdict(source).items() if key not in _HOW})
+
+def data_identity(
+    dataset: str,                           # Its name: a key of `LAYOUTS`, folder, toy, ...
+    split: str,                             # train, val, ...
+    vocab: Vocab,                           # Its classes, with the unseen ones as they are used
+    sources: Iterable[MaskSource],          # The kinds of masks that it reads
+    pictures: Iterable[tuple[str, int]],    # Key of each picture, and the bytes of its file (or another size)
+) -> dict:
+    "What a data set is, for JSON: equal for equal data on every machine, another for another split or other pictures"
+    meanings = [_meaning(s, len(vocab)) for s in dict.fromkeys(sources)]
+    rules = {}
+    for key in dict.fromkeys(key for m in meanings for key in m):
+        given = sorted({json.dumps(m.get(key)): m.get(key) for m in meanings}.items())
+        rules[key] = given[0][1] if len(given) == 1 else [rule for _, rule in given]
+    lines = sorted(f'{unicodedata.normalize("NFC", key)}\0{size}\n' for key, size in pictures)
+    digest = hashlib.sha256(''.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()[:32]
+    return dict(dataset=dataset, split=split, names=list(vocab.names),
+                unseen=[n for i, n in enumerate(vocab.names) if i in vocab.unseen], **rules,
+                pictures=len(lines), digest=digest)
+
+def file_sizes(
+    items: Iterable[Item],  # Pictures of a data set
+) -> Iterable[tuple[str, int]]:
+    "Key of each picture and the bytes of its file; -1 where it is not there any more"
+    for item in items:
+        try: yield item.key, os.stat(item.image).st_size
+        except OSError: yield item.key, -1
+
+# %% ../../nbs/03_data/03_layouts.ipynb #39aa6ae6
+def _told(value, most: int=6) -> str:
+    "A value of an identity in words"
+    if isinstance(value, dict): value = [f'{v} -> {c}' for v, c in value.items()]
+    if not isinstance(value, list): return str(value).lower() if isinstance(value, bool) else str(value) or 'nothing'
+    if len(value) > most: return f'{", ".join(map(str, value[:most]))}, ... ({len(value)})'
+    return ', '.join(map(str, value)) or 'nothing'
+
+def _names_told(before: list, now: list) -> str:
+    "Which class names differ"
+    if len(before) != len(now): return f'`names` were {len(before)} classes, now {len(now)}'
+    other = [i for i, (a, b) in enumerate(zip(before, now)) if a != b]
+    first, rest = other[0], f' (and {len(other) - 1} more)' if len(other) > 1 else ''
+    return f'`names`: class {first} was {before[first]}, now {now[first]}{rest}'
+
+def identity_changes(
+    before: dict,  # As from `data_identity`, read from a record; what an older record lacks counts as unknown
+    now: dict,     # As from `data_identity`
+) -> list[str]:
+    "One sentence for each thing that differs; empty: the same data, as far as the record tells"
+    known = [key for key in now if before.get(key) is not None and now[key] is not None]
+    changed = [key for key in known if before[key] != now[key]]
+    told = []
+    for key in changed:
+        if key == 'names': told.append(_names_told(before[key], now[key]))
+        elif key == 'pictures': told.append(f'`pictures` were {before[key]:,}, now {now[key]:,}')
+        elif key == 'digest' and 'pictures' in changed: continue
+        elif key == 'digest': told.append('the pictures have other names or other sizes in bytes than before')
+        else: told.append(f'`{key}` was {_told(before[key])}, now {_told(now[key])}')
+    return told
