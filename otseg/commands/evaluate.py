@@ -19,29 +19,37 @@ from fastcore.script import call_parse
 
 from ..model.checkpoint import find_checkpoint
 from ..model.clip import weights_id
-from ..core import atomic_path, best_device, check, check_fresh, command, unknown_name, write_json
+from ..core import atomic_path, best_device, check, check_fresh, command, environment, unknown_name, write_json
 from ..data.reading import SegmentationDataset, load_dataset
 from ..evaluate.diversity import diversity_report, measure_diversity, text_diversity
 from ..evaluate.windows import evaluate_options, rank_and_size
 from ..evaluate.metrics import Scores
 from ..evaluate.paper import KIND, paper_table, read_results
 from ..predict.segmenter import Segmenter
-from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe
+from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
-from ..train.run import environment
 from ..model.dense import TrainingFree
+from ..model.otseg import OTSegConfig
 from ..model.vocab import Vocab
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #00c6546e
+def _recipe(seg: Segmenter) -> Recipe:
+    "How a segmenter was trained, in the settings that this version knows; where nothing is noted, the published VOC numbers"
+    noted, p = seg.info.get('recipe') or {}, seg.preprocess
+    if not noted: return Recipe(image_size=p.window, stride=p.stride, resize=p.limits, min_side=p.min_side, model=seg.model.config)
+    def known(cls, given): return {k: v for k, v in given.items() if k in cls.__dataclass_fields__}
+    return recipe_from_dict(known(Recipe, noted) | dict(model=known(OTSegConfig, noted.get('model') or {})))
+
 def _segmenter(name: str, weights: str | None, clip: str | None, free: str | None, device: str | None) -> Segmenter:
     "A checkpoint, or CLIP without training (`free`: values or tokens) in the place of one or for a recipe"
     check(free or not clip, '--clip should be given with --training-free only', clip)
     if not free: return Segmenter.from_pretrained(name, weights=weights, device=device)
     if free not in ('values', 'tokens'): raise unknown_name('kind of --training-free', free, ['values', 'tokens'])
-    recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else Segmenter.from_pretrained(name, device='cpu').recipe
+    recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else _recipe(Segmenter.from_pretrained(name, device='cpu'))
     own = recipe.model
     model = TrainingFree(clip or own.clip, weights or own.text_weights or own.weights, values=free == 'values')
-    return Segmenter(model, recipe=replace(recipe, model=model.config, blend=1., seen_penalty=0.), device=device)
+    recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
+    return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()), device=device)
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #68eb6568
 def _data(r: Recipe, name: str, root: str | None, split: str | None, n: int | None) -> SegmentationDataset:
@@ -51,7 +59,7 @@ def _data(r: Recipe, name: str, root: str | None, split: str | None, n: int | No
 
 def _classes(seg: Segmenter, own: Vocab, checkpoint: str, crossed: bool, free: bool) -> Vocab:
     "The classes of the data, `own`, with the text prompts of the training"
-    if free: return own.with_(templates=seg.recipe.templates) if seg.recipe.templates else own
+    if free: return own.with_(templates=r.templates) if (r := _recipe(seg)).templates else own
     trained = seg.vocab or own
     if crossed: return seg.class_vocab(list(own.names), list(trained.templates)).with_(name=own.name)
     check(trained.names == own.names, f'{checkpoint} should be trained on the classes of {own.name}',
@@ -91,7 +99,7 @@ def _classes_csv(path: Path, vocab: Vocab, found: dict[tuple[float, float], Scor
 # %% ../../nbs/10_commands/01_evaluate.ipynb #90b2f783
 def _about(seg: Segmenter, checkpoint: str, free: str | None) -> dict:
     "What was scored: checkpoint, its weights and its training"
-    r, c = seg.recipe, seg.model.config
+    r, c = _recipe(seg), seg.model.config
     if free: return dict(method=f'CLIP ({free})', checkpoint=c.clip if isinstance(c.clip, str) else 'custom',
                          sha256=weights_id(c.clip, c.weights), recipe=r.name, trained_on=None, setting='training-free')
     folder = find_checkpoint(checkpoint)
@@ -183,8 +191,9 @@ def evaluate(
     check(not (diversity and training_free), '--diversity should be asked of a model with prompt maps', '--training-free')
     device, free = _join(), training_free
     seg = _segmenter(checkpoint, weights, clip, free, device)
-    name, crossed = cross or dataset or seg.recipe.dataset, cross is not None
-    r = _crossed(seg.recipe, name) if crossed else seg.recipe
+    r, crossed = _recipe(seg), cross is not None
+    name = cross or dataset or r.dataset
+    if crossed: r = _crossed(r, name)
     ds = _data(r, name, data, split, n)
     vocab = _classes(seg, ds.vocab, checkpoint, crossed, bool(free))
     how = r.eval_options(window=window, stride=stride, blend=blend, seen_penalty=seen_penalty)
