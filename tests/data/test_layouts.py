@@ -69,6 +69,11 @@ CHANGES = {
                         'the pictures have other names or other sizes in bytes than before'),
     'renamed': (lambda r: [(r/f'{k}/train/a{e}').rename(r/f'{k}/train/z{e}') for k, e in (('images', '.jpg'), ('masks', '.png'))],
                 'the pictures have other names or other sizes in bytes than before'),
+    'palette': (lambda r: described(r, unseen=['sofa'], palette=[[i, 0, 0] for i in range(4)]),
+                '`palette` was nothing, now [0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]'),
+    'map': (lambda r: described(r, unseen=['sofa'], map={'0': 1, '1': 'road', '2': 2, '3': 3, '4': 3}),
+            '`map` was nothing, now 0 -> 1, 1 -> 0, 4 -> 3'),
+    'orientation': (lambda r: described(r, unseen=['sofa'], orientation='stored'), '`orientation` was exif, now stored'),
     'a list': (lambda r: lines(r/'train.txt', ['a', 'b']), '`pictures` were 4, now 2')}
 
 
@@ -81,7 +86,7 @@ def test_every_change_is_told(world, kind):
 
 
 @pytest.mark.parametrize('more', [dict(unseen=[2]), dict(seen=['road', 'sky', 'chair']), dict(unseen=['sofa'], ignore=255),
-                                  dict(unseen=['sofa'], templates='8', palette=[[i, 0, 0] for i in range(4)])])
+                                  dict(unseen=['sofa'], templates='8', name='other')])
 def test_the_same_said_otherwise_is_no_change(world, more):
     before = load_dataset('folder', world).identity()
     described(world, **more)
