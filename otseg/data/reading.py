@@ -31,9 +31,9 @@ def read_pair(
     item: Item,  # A picture and its mask
 ) -> tuple[UInt8[Tensor, "3 H W"], MaskFile, str]:
     "The picture, its mask as stored, and the side on which the two fit: exif (both upright) or stored"
-    mask, rules = open_mask(item.mask, item.source), item.rules
+    rules = item.rules
     with open_picture(item.image) as image:
-        facts = picture_facts(image)
+        facts, mask = picture_facts(image), open_mask(item.mask, item.source)
         side = fitting_side(facts, mask.facts, rules.orientation, names=(item.image, item.mask))
         pixels = pixels_of(image, facts, orientation=side, alpha=rules.alpha, depth=rules.depth, name=str(item.image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), mask, side
@@ -92,10 +92,10 @@ class SegmentationDataset(torch.utils.data.Dataset):
         if labels.amin() < 0:
             bad = values[labels < 0]
             every, strange = values.unique().tolist(), bad.unique().tolist()
+            why = '' if self.name in LAYOUTS else f' {explain_values(every, strange, k, item.source)}'
             raise InputError(f'{item.mask} should hold {value_ranges(table.ge(0).nonzero().flatten().tolist())} '
                              f'({self.vocab.name}), got {_few(strange)} in {bad.numel()} pixels. '
-                             'Choose the vocabulary that the masks were drawn with, or map these values.'
-                             + (f' {explain_values(every, strange, k, item.source)}' if self.name not in LAYOUTS else ''))
+                             f'Choose the vocabulary that the masks were drawn with, or map these values.{why}')
         return labels.to(torch.uint8)
 
     def __getitem__(
@@ -160,8 +160,8 @@ def _facts(path: Path, source) -> MaskFacts | None:
 
 def _all_ends(masks, facts, k, source) -> bool:
     "Whether all other masks hold 0 and 255 only too"
-    looked = {f.path for f in facts}
-    return all(not (f := _facts(p, source)) or only_ends([facts[0], *facts, f], k, source) for p in masks if Path(p) not in looked)
+    rest = {Path(p) for p in masks} - {f.path for f in facts}
+    return all(not (f := _facts(p, source)) or only_ends([facts[0], *facts, f], k, source) for p in rest)
 
 # %% ../../nbs/03_data/06_reading.ipynb #00f62b65
 def load_dataset(
