@@ -39,10 +39,12 @@ class MaskSource:
     label_map: Mapping[int, int] | None = field(default=None, hash=False)  # As in `label_table`; None: no more
     value_names: str = ''               # File in or beside the folder that names each value; '': the rule above holds
     palette: tuple[tuple[int, int, int], ...] | None = None  # Colour of each class in the masks; None: not said
+    ignore_colors: tuple[tuple[int, int, int], ...] = ()  # Colours that mean no class, beside a palette
+    voc_colors: bool = False            # Whether a palette in the colours of VOC has them at the numbers of VOC
 
 class PictureRules(NamedTuple):
     "What the picture files of a data set leave open"
-    orientation: str = 'exif'           # The side that the masks were drawn on. exif: upright; stored: as the pixels lie
+    orientation: str = ''               # Side that masks fit. exif: upright; stored: as pixels lie; '': not said, no guess
     alpha: str = ''                     # A fourth band. over: transparency; drop: the colours alone; '': as the file says
     depth: int = 0                      # Bits in use of a channel of 16, as 12; 0: all of them
 
@@ -92,8 +94,8 @@ SBD = ('benchmark_RELEASE/dataset', 'VOCaug/dataset', *(
     f'{a}{b}' for a in ('SBD', 'sbd') for b in ('/benchmark_RELEASE/dataset', '/dataset', '')))
 VOC_TRAIN = (f'{VOC_LISTS}/train_aug.txt', f'{VOC_LISTS}/trainaug.txt', *(
     JoinedList((f'{VOC_LISTS}/train.txt', f'{s}/train.txt', f'{s}/val.txt'), (f'{VOC_LISTS}/val.txt',)) for s in SBD))
-VOC_AUG = _sources('SegmentationClassAug', reduce_zero_label=True)
-VOC_MASKS = (_sources('SegmentationClass', reduce_zero_label=True), VOC_AUG, MaskSource(
+VOC_AUG = _sources('SegmentationClassAug', reduce_zero_label=True, voc_colors=True)
+VOC_MASKS = (_sources('SegmentationClass', reduce_zero_label=True, voc_colors=True), VOC_AUG, MaskSource(
     tuple(f'{s}/cls' for s in SBD), suffix='.mat', variable='GTcls.Segmentation', reduce_zero_label=True))
 
 # %% ../../nbs/03_data/03_layouts.ipynb #f72a9df2
@@ -158,20 +160,25 @@ def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
     "What the values of the masks mean, by the keys of a dataset.json"
     ignore, reduce = text.get('ignore', []), text.get('reduce_zero_label', False)
     ignore = ignore if isinstance(ignore, list) else [ignore]
-    check(all(type(v) is int and 0 <= v <= 255 for v in ignore),
-          '"ignore" should be a mask value 0..255 or a list of them', ignore)
+    colors = tuple(tuple(c) for c in ignore if isinstance(c, list))
+    ignore = [v for v in ignore if not isinstance(v, list)]
+    check(all(type(v) is int and 0 <= v < 2**16 for v in ignore),
+          '"ignore" should be a mask value 0..65535, a colour [r, g, b], or a list of them', ignore)
+    check(all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in colors),
+          '"ignore" should hold colours like [0, 0, 0]', colors)
+    check(not colors or text.get('palette'), 'colours in "ignore" should stand beside a "palette"', colors)
     check(isinstance(reduce, bool), '"reduce_zero_label" should be true or false', repr(reduce))
     label_map = _value_map(text['map'], vocab) if 'map' in text else {}
     check(not (label_map and reduce), '"map" should stand without "reduce_zero_label"', 'both', 'Leave one out.')
     twice = [v for v in ignore if label_map.get(v, -1) not in (-1, IGNORE)]
     check(not twice, '"ignore" and "map" should not name the same value', twice, 'Take it out of one of the two.')
     return MaskSource(reduce_zero_label=reduce, label_map=label_map | {v: IGNORE for v in ignore},
-                      palette=vocab.palette if text.get('palette') else None)
+                      palette=vocab.palette if text.get('palette') else None, ignore_colors=colors)
 
 def _picture_rules(text: dict) -> PictureRules:
     "How the pictures are read, by the keys of a dataset.json"
     rules = PictureRules(**{key: text[key] for key in PictureRules._fields if key in text})
-    check(rules.orientation in ('exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
+    check(rules.orientation in ('', 'exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
     check(rules.alpha in ('', 'over', 'drop'), '"alpha" should be "over" or "drop"', repr(rules.alpha))
     check(type(rules.depth) is int and 0 <= rules.depth <= 16, '"depth" should be a number of bits up to 16', repr(rules.depth))
     return rules

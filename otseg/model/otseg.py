@@ -132,7 +132,7 @@ class OTSegConfig:
         cache: Path=None,  # As in `text_embeddings`
     ) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary by this model's CLIP"
-        return text_embeddings(vocab.texts(), self.clip, self.text_weights or self.weights, cache)
+        return text_embeddings(vocab.texts(), self.clip, self.text_weights or self.weights, cache, vocab.names)
 
 # %% ../../nbs/02_model/03_otseg.ipynb #83483f07
 class OTSegHead(nn.Module):
