@@ -188,8 +188,9 @@ def test_voc_with_sbd(tmp_path, monkeypatch):
     assert train.names == 3 and 'published 10,582 or 1,464' in train.problems['count'][0]
     numbers = dict(train=(10, 3), val=(1,), test=(5,))
     monkeypatch.setitem(LAYOUTS, 'voc12', replace(LAYOUTS['voc12'], published=numbers))
-    report = check_dataset('voc12', tmp_path)
-    assert problems(report) == dict(train={}, val={}) and report.absent == ['test']
+    report = check_dataset('voc12', tmp_path)                                  # as many as published, and yet not VOC
+    assert problems(report) == dict(train=dict(classes=13), val={}) and report.absent == ['test']
+    assert report.splits[0].remedy('classes') == 'Complete the data set, or pass --subset if a part is meant.'
     lines(base/VOC/'train_aug.txt', ['0', '1'])                               # a list that took in a picture of val
     assert problems(check_dataset('voc12', tmp_path, subset=True)) == dict(train={}, val=dict(shared=1))
 
@@ -198,7 +199,6 @@ def test_what_cannot_be_looked_through(world, tmp_path):
     for argv, says in [
             (['voc13', world], "unknown data set 'voc13'. Did you mean 'voc12'"), (['toy', world], 'unknown data set'),
             (['folder', tmp_path/'none'], 'should hold dataset.json'), (['voc12', tmp_path/'none'], 'no such folder'),
-            (['voc12', world], 'should hold pictures in JPEGImages'),
             (['folder', world, '--split', 'train,night'], 'images/night'),
             (['folder', world, '--output', world/'dataset.json'], 'dataset.json should not exist yet'),
             (['folder', world, '--output', world], 'should be a file, got a folder'),
