@@ -186,10 +186,11 @@ def check_published(
 # %% ../../nbs/02_model/06_checkpoint.ipynb #eb4d98b8
 def _load_trained(model: OTSeg, path: Path) -> None:
     "Put the trained parameters in their places"
-    check(path.is_file(), f'{path} should hold the trained parameters', 'no such file', 'Use an earlier checkpoint or copy it again.')
+    do = 'Use an earlier checkpoint or copy it again.'
+    check(path.is_file(), f'{path} should hold the trained parameters', 'no such file', do)
     try: state = load_file(path)
     except SafetensorError as e:
-        raise InputError(f'{path} cannot be read ({e}). Use an earlier checkpoint or copy it again.') from e
+        raise InputError(f'{path} cannot be read ({e}). {do}') from e
     wanted = saved_parameters(model)
     wrong = sorted(set(wanted) ^ set(state)) + [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
     check(not wrong, f'{path} should hold the parameters that its config.json describes',
