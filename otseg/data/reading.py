@@ -47,7 +47,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
 
     def identity(self) -> dict:
         "What this data is, as in `data_identity`; looks at the sizes of the files, not into them"
-        return data_identity(self.name, self.split, self.vocab, self.tables, self._sizes())
+        return data_identity(self.name, self.split, self.vocab, self.tables, self._sizes(), self.items[0].rules)
 
     def _sizes(self): return file_sizes(self.items)
 

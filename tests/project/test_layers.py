@@ -21,6 +21,7 @@ HOME = {
     'torchmetrics': set(),  # what our counts are tested against
     'triton': {'transport.fused'},
     'scipy': {'data.masks', 'study.compare'},  # MATLAB files; statistics
+    'filelock': {'core'},
     'matplotlib': {'show.charts', 'show.figures'},
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
     'ipyevents': {'explore.panels'},  # the mouse over a picture; not required
