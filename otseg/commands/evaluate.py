@@ -36,7 +36,8 @@ from ..model.vocab import Vocab
 def _recipe(seg: Segmenter) -> Recipe:
     "How a segmenter was trained, in the settings that this version knows; where nothing is noted, the published VOC numbers"
     noted, p = seg.info.get('recipe') or {}, seg.preprocess
-    if not noted: return Recipe(image_size=p.window, stride=p.stride, resize=p.limits, min_side=p.min_side, model=seg.model.config)
+    if not noted:
+        return Recipe(image_size=p.window, stride=p.stride, resize=p.limits, min_side=p.min_side, model=seg.model.config)
     def known(cls, given): return {k: v for k, v in given.items() if k in cls.__dataclass_fields__}
     return recipe_from_dict(known(Recipe, noted) | dict(model=known(OTSegConfig, noted.get('model') or {})))
 
@@ -49,7 +50,8 @@ def _segmenter(name: str, weights: str | None, clip: str | None, free: str | Non
     own = recipe.model
     model = TrainingFree(clip or own.clip, weights or own.text_weights or own.weights, values=free == 'values')
     recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
-    return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()), device=device)
+    return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()),
+                     device=device)
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #68eb6568
 def _data(r: Recipe, name: str, root: str | None, split: str | None, n: int | None) -> SegmentationDataset:

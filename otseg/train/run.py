@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..core import InputError, atomic_path, best_device, check, check_output, environment, naming, read_json, write_json
+from ..core import InputError, atomic_path, check, check_output, environment, naming, read_json, write_json
 from ..model.checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
 from ..model.losses import loss_terms
 from ..model.otseg import OTSeg
