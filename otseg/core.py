@@ -7,8 +7,9 @@ Docs: https://otseg.github.io/otseg/00_core/core.html.md"""
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'FAULTS', 'PARSE_ERRORS', 'TEMPORARY', 'LOCK',
            'HOLDER', 'InputError', 'check', 'unknown_name', 'SafeStream', 'safe_output', 'say', 'machine_fault',
-           'command', 'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'asset_path', 'read_json', 'naming',
-           'check_finite', 'sync_folder', 'atomic_path', 'write_json', 'check_output', 'check_fresh', 'locked_folder']
+           'command', 'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'environment', 'asset_path',
+           'read_json', 'naming', 'check_finite', 'sync_folder', 'atomic_path', 'write_json', 'check_output',
+           'check_fresh', 'locked_folder']
 
 # %% ../nbs/00_core/00_core.ipynb #bf7898a5
 import errno, functools, json, os, random, re, secrets, socket, sys, time, warnings
@@ -187,6 +188,27 @@ def best_device() -> torch.device:
           f'torch sees {gpus} GPUs here; unset it to take the best device.')
     return torch.device(name)
 
+# %% ../nbs/00_core/00_core.ipynb #e0c1a002
+import shutil, subprocess
+
+from . import __version__
+
+# %% ../nbs/00_core/00_core.ipynb #e0c1a003
+def _commit() -> str | None:
+    "Commit of the package, if it runs from its repository"
+    root = Path(str(files('otseg'))).parent
+    if not (root/'.git').exists() or not shutil.which('git'): return None
+    got = subprocess.run(['git', '-C', str(root), 'rev-parse', '--short', 'HEAD'], capture_output=True,
+                         text=True, encoding='utf-8')
+    return got.stdout.strip() if got.returncode == 0 else None
+
+def environment() -> dict:
+    "Versions, commit and machine kind"
+    device = best_device()
+    return dict(otseg=__version__, commit=_commit(), torch=torch.__version__,
+                python=sys.version.split()[0],
+                device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU')
+
 # %% ../nbs/00_core/00_core.ipynb #ac5cb6a1
 def asset_path(
     name: str,  # File name inside otseg/assets, e.g. "vocab_voc12.json"
@@ -204,7 +226,7 @@ def read_json(
     "Read a JSON file; a damaged or missing one is an `InputError` that names it"
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
-    try: value = json.loads(path.read_text(encoding='utf-8-sig'))  # some editors begin a file with a mark
+    try: value = json.loads(path.read_bytes())  # UTF-8, or what the file's first bytes say: some editors begin with a mark
     except (ValueError, RecursionError) as e:
         raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
     check(kind is None or isinstance(value, kind), f'{path} should be a JSON {"object" if kind is dict else "list"}',

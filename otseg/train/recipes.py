@@ -22,7 +22,7 @@ from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, nami
 from ..model.losses import LOSSES, PUBLISHED
 from ..model.otseg import OTSegConfig
 from ..data.layouts import LAYOUTS
-from ..data.transforms import eval_transform, train_transform
+from ..data.transforms import Preprocess, train_transform
 from ..model.vocab import Vocab, inductive_labels, transductive_labels
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c8534aa7
@@ -130,9 +130,11 @@ class Recipe:
                                cat_max_ratio=self.cat_max_ratio, flip=self.flip, photometric=self.photometric,
                                mean=self.model.image_mean, std=self.model.image_std)
 
-    def eval_transform(self) -> Callable:
-        return eval_transform(resize=self.resize, min_side=self.min_side,
-                              mean=self.model.image_mean, std=self.model.image_std)
+    def preprocess(self) -> Preprocess:
+        "What pictures go through in evaluation, and the windows in which they are seen"
+        return Preprocess(self.resize, self.min_side, self.model.image_mean, self.model.image_std, self.image_size, self.stride)
+
+    def eval_transform(self) -> Callable: return self.preprocess().eval_transform()
 
     def eval_options(self,
         **given,  # Any of them, where not None

@@ -12,7 +12,9 @@ from torchvision.transforms import v2
 
 from given.layouts import VOC, context_mask, lines, mask, picture, sbd_mask
 from otseg.core import InputError
-from otseg.data.reading import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture, source_table
+from otseg.data.masks import label_table, read_mask, source_table
+from otseg.data.pictures import read_picture
+from otseg.data.reading import SegmentationDataset, collate, load_dataset
 from otseg.data.layouts import LAYOUTS, Item
 from otseg.data.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, PhotometricDistort,
                               eval_transform, keep_ratio_size, train_transform)
@@ -613,6 +615,6 @@ def test_real_pictures_train(shared):
 
 def test_no_photographs_in_the_notebook(root):
     "The figure of real pictures is drawn where they are, and never stored"
-    cells = json.loads((root/'nbs/03_data/04_reading.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = json.loads((root/'nbs/03_data/06_reading.ipynb').read_text(encoding='utf-8'))['cells']
     data = [c for c in cells if c['source'] and c['source'][0].startswith('#| data')]
     assert data and not any(c['outputs'] for c in data)

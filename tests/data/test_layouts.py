@@ -58,7 +58,8 @@ CHANGES = {
     'none unseen': (lambda r: described(r), '`unseen` was sofa, now nothing'),
     'ignore': (lambda r: described(r, unseen=['sofa'], ignore=[3, 9]), '`ignore` was nothing, now 3, 9'),
     'zero': (lambda r: described(r, unseen=['sofa'], reduce_zero_label=True), '`reduce_zero_label` was false, now true'),
-    'a name': (lambda r: described(r, names=['road', 'sky', 'sofa', 'seat'], unseen=['sofa']), '`names`: class 3 was chair, now seat'),
+    'a name': (lambda r: described(r, names=['road', 'sky', 'sofa', 'seat'], unseen=['sofa']),
+               '`names`: class 3 was chair, now seat'),
     'a class more': (lambda r: described(r, names=[*NAMES, 'cow'], unseen=['sofa']), '`names` were 4 classes, now 5'),
     'order': (lambda r: described(r, names=['sky', 'road', 'sofa', 'chair'], unseen=['sofa']),
               '`names`: class 0 was road, now sky (and 1 more)'),
@@ -68,6 +69,11 @@ CHANGES = {
                         'the pictures have other names or other sizes in bytes than before'),
     'renamed': (lambda r: [(r/f'{k}/train/a{e}').rename(r/f'{k}/train/z{e}') for k, e in (('images', '.jpg'), ('masks', '.png'))],
                 'the pictures have other names or other sizes in bytes than before'),
+    'palette': (lambda r: described(r, unseen=['sofa'], palette=[[i, 0, 0] for i in range(4)]),
+                '`palette` was nothing, now [0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]'),
+    'map': (lambda r: described(r, unseen=['sofa'], map={'0': 1, '1': 'road', '2': 2, '3': 3, '4': 3}),
+            '`map` was nothing, now 0 -> 1, 1 -> 0, 4 -> 3'),
+    'orientation': (lambda r: described(r, unseen=['sofa'], orientation='stored'), '`orientation` was exif, now stored'),
     'a list': (lambda r: lines(r/'train.txt', ['a', 'b']), '`pictures` were 4, now 2')}
 
 
@@ -80,7 +86,7 @@ def test_every_change_is_told(world, kind):
 
 
 @pytest.mark.parametrize('more', [dict(unseen=[2]), dict(seen=['road', 'sky', 'chair']), dict(unseen=['sofa'], ignore=255),
-                                  dict(unseen=['sofa'], templates='8', palette=[[i, 0, 0] for i in range(4)])])
+                                  dict(unseen=['sofa'], templates='8', name='other')])
 def test_the_same_said_otherwise_is_no_change(world, more):
     before = load_dataset('folder', world).identity()
     described(world, **more)
@@ -105,7 +111,8 @@ def test_what_an_old_record_lacks_is_unknown(world):
     for key in now:
         assert identity_changes({k: v for k, v in now.items() if k != key}, now) == []
         assert identity_changes(now | {key: None}, now) == []
-    assert identity_changes({}, now) == [] and identity_changes(dict(unseen=[], colour='red'), now) == ['`unseen` was nothing, now sofa']
+    assert identity_changes({}, now) == []
+    assert identity_changes(dict(unseen=[], colour='red'), now) == ['`unseen` was nothing, now sofa']
 
 
 def test_a_picture_that_has_gone_is_a_change(world):
@@ -151,7 +158,8 @@ def test_rules_are_compared_by_what_they_mean(reduce, table):
 def test_files_are_not_opened(tmp_path, monkeypatch):
     "A hundred thousand pictures cost one look at the size of each"
     (tmp_path/'x.jpg').write_bytes(b'no picture')
-    data = SegmentationDataset([Item(tmp_path/'x.jpg', tmp_path/'none.png', f'{i:06}') for i in range(100_000)], Vocab('street', NAMES))
+    items = [Item(tmp_path/'x.jpg', tmp_path/'none.png', f'{i:06}') for i in range(100_000)]
+    data = SegmentationDataset(items, Vocab('street', NAMES))
     looks, stat = [], os.stat
     monkeypatch.setattr(os, 'stat', lambda *args, **kwargs: looks.append(args) or stat(*args, **kwargs))
     monkeypatch.setattr(Path, 'open', None)

@@ -205,11 +205,11 @@ def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):
     code, out, err = shell('otseg-convert', world/'official.pth', world/'converted', *options)
     assert code == 0 and 'dropped 1 (9 parameters' in out and 'ignored 0' in out, err
     told = json.loads(result(world/'converted', '--data', 'data', to=world/'scores.json'))
-    recipe, vocab = Segmenter.from_pretrained(world/'converted', device='cpu').recipe, load_checkpoint('run').vocab
-    data = load_dataset('folder', 'data', 'val', recipe.eval_transform())
+    p, vocab = Segmenter.from_pretrained(world/'converted', device='cpu').preprocess, load_checkpoint('run').vocab
+    data = load_dataset('folder', 'data', 'val', p.eval_transform())
     text = OTSegConfig(clip=TINY, weights='random').encode(vocab)
     scores = evaluate(load_checkpoint('run').model, DataLoader(data, batch_size=1, collate_fn=collate), text, vocab,
-                      **recipe.eval_options())
+                      window=p.window, stride=p.stride)
     assert told['options'][0]['iou'] == pytest.approx(scores.iou.tolist()) and told['trained_on'] == 'folder'
 
 
@@ -239,7 +239,7 @@ def test_diversity_of_the_prompt_maps_is_told(world):
     own = told.pop('diversity')
     assert told == plain and 'diversity' not in plain
     seg = Segmenter.from_pretrained('run', device='cpu')
-    data = load_dataset('folder', 'data', 'val', seg.recipe.eval_transform())
+    data = load_dataset('folder', 'data', 'val', seg.preprocess.eval_transform())
     vocab = load_checkpoint('run').vocab
     assert own['maps'] == measure_diversity(seg.model, data, seg.text(vocab), vocab) and own['pictures'] == len(data)
     layers = seg.model.config.decoder_layers

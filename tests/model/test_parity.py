@@ -56,7 +56,7 @@ def run_head(meta, model, h, visual=None):
 def test_in_every_clone():
     "What the compact sets are made of: small, and complete"
     assert sum(p.stat().st_size for p in HERE.iterdir()) <= 1_000_000
-    (one, weights, encoder, head), (four, *_) = read_compact('c'), read_compact('a')
+    (one, _, encoder, _), (four, *_) = read_compact('c'), read_compact('a')
     assert (one['num_prompts'], four['num_prompts'], four['batch']) == (1, 4, 2)
     assert encoder.keys() == {f'{k}{s}' for k in ('image', 'visual', 'cls') for s in ('', '_rect')}
     for name in ('c', 'a'): assert {'decoder_logits', 'score_logits', 'grad.visual'} <= read_compact(name)[3].keys()

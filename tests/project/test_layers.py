@@ -18,10 +18,10 @@ LEVEL = dict(core=0, transport=1, model=2, data=3, evaluate=4, show=5, train=6, 
 HOME = {
     'open_clip': {'model.clip'},
     'huggingface_hub': {'model.checkpoint', 'model.clip'},  # clip: only to know when there is no network
-    'torchmetrics': {'evaluate.metrics'},
+    'torchmetrics': set(),  # what our counts are tested against
     'triton': {'transport.fused'},
+    'scipy': {'data.masks', 'study.compare'},  # MATLAB files; statistics
     'filelock': {'core'},
-    'scipy': {'data.reading', 'study.compare'},  # MATLAB files; statistics
     'matplotlib': {'show.charts', 'show.figures'},
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
     'ipyevents': {'explore.panels'},  # the mouse over a picture; not required
