@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming, read_json, sync_folder
-from ..core import write_json
+from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
+from ..core import read_json, sync_folder, write_json
 from ..data.layouts import identity_changes
 from ..model.checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
 from ..model.losses import loss_terms
