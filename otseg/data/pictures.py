@@ -7,7 +7,7 @@ Docs: https://otseg.github.io/otseg/03_data/pictures.html.md"""
 # %% auto #0
 __all__ = ['DAMAGED', 'TURNS', 'BACK', 'BACKGROUND', 'LEAST', 'ALPHA', 'ORIENTATION', 'open_picture', 'decode', 'PictureFacts',
            'exif_orientation', 'picture_facts', 'eight_bits', 'unit_floats', 'looks_like_a_band', 'flatten_alpha',
-           'rgb_picture', 'array_picture', 'picture_pixels', 'read_picture', 'picture_size']
+           'rgb_picture', 'array_picture', 'pixels_of', 'picture_pixels', 'read_picture', 'picture_size']
 
 # %% ../../nbs/03_data/04_pictures.ipynb #965ecbe9
 import struct
@@ -232,6 +232,24 @@ def array_picture(
     check(x.dtype == np.uint8, 'the picture should hold uint8, uint16 or float', x.dtype)
     return PILImage.fromarray(x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x)
 
+def pixels_of(
+    image: PILImage.Image,    # Opened
+    facts: PictureFacts,      # Of it
+    *,
+    orientation: str='exif',  # exif: upright; stored: as the pixels lie in the file
+    alpha: str='',            # As in `flatten_alpha`
+    depth: int=0,             # As in `eight_bits`
+    name: str='the picture',  # For the messages
+) -> UInt8[np.ndarray, "H W 3"]:
+    "What a picture shows: the only place that decides it"
+    check(orientation in ORIENTATION, '`orientation` should be exif or stored', orientation)
+    decode(image, name)
+    if facts.orientation != 1 and image.format == 'TIFF' and exif_orientation(image) == 1:  # Pillow has turned it
+        image = image.transpose(BACK[facts.orientation])
+    rgb = rgb_picture(image, facts, alpha=alpha, depth=depth, name=name)
+    if orientation == 'exif' and facts.orientation != 1: rgb = rgb.transpose(TURNS[facts.orientation])
+    return np.array(rgb)
+
 def picture_pixels(
     source,                   # Path, PIL image, array or tensor as in `array_picture`
     *,
@@ -239,24 +257,14 @@ def picture_pixels(
     alpha: str='',            # As in `flatten_alpha`
     depth: int=0,             # As in `eight_bits`
 ) -> UInt8[np.ndarray, "H W 3"]:
-    "What a picture shows: the only place that decides it"
-    check(orientation in ORIENTATION, '`orientation` should be exif or stored', orientation)
-    name = str(source) if isinstance(source, (str, Path)) else 'the picture'
+    "What a picture shows, from wherever it comes"
+    how = dict(orientation=orientation, alpha=alpha, depth=depth)
+    if isinstance(source, (str, Path)):
+        with open_picture(Path(source)) as image: return pixels_of(image, picture_facts(image), name=str(source), **how)
     if isinstance(source, Tensor): source = source.detach().cpu().numpy()
     if isinstance(source, np.ndarray): source = array_picture(source, depth=depth)
-    if isinstance(source, (str, Path)):
-        with open_picture(Path(source)) as image: return _pixels(image, name, orientation, alpha, depth)
     check(isinstance(source, PILImage.Image), 'a picture should be a path, a PIL image or an array', type(source).__name__)
-    return _pixels(source, name, orientation, alpha, depth)
-
-def _pixels(image, name, orientation, alpha, depth):
-    facts = picture_facts(image)
-    decode(image, name)
-    if facts.orientation != 1 and image.format == 'TIFF' and exif_orientation(image) == 1:  # Pillow has turned it
-        image = image.transpose(BACK[facts.orientation])
-    rgb = rgb_picture(image, facts, alpha=alpha, depth=depth, name=name)
-    if orientation == 'exif' and facts.orientation != 1: rgb = rgb.transpose(TURNS[facts.orientation])
-    return np.array(rgb)
+    return pixels_of(source, picture_facts(source), **how)
 
 def read_picture(
     path: Path,                 # JPEG, PNG or whatever else Pillow reads
