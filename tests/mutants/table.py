@@ -75,8 +75,8 @@ of('model/otseg', f'{PARITY}test_logits')(
     'corners aligned in the enlargement', "size=self.size, mode='bilinear', align_corners=False",
     "size=self.size, mode='bilinear', align_corners=True", 'masks shifted by up to half a token')
 of('model/clip', f'{PARITY}test_encoder')(
-    'corners aligned in the position embedding', "size=tuple(grid), mode='bilinear', align_corners=False",
-    "size=tuple(grid), mode='bilinear', align_corners=True", 'other tokens at other sizes')
+    'corners aligned in the position embedding', 'F.interpolate(spatial, mode=mode, align_corners=False,',
+    'F.interpolate(spatial, mode=mode, align_corners=True,', 'other tokens at other sizes')
 of('model/clip', f'{PARITY}test_encoder', f'{M}test_visual_prompts_are_replaced_and_leave')(
     'visual prompts pile up', 'prompts.expand(len(x), -1, -1), x[:, -m:]]', 'prompts.expand(len(x), -1, -1), x[:, 1:]]',
     'published checkpoints give other tokens')
