@@ -29,7 +29,7 @@ from given.shell import NAMES, TINY, inside, mask, picture, process, tree
 from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoint
 from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
-from otseg.data.reading import load_dataset, read_picture
+from otseg.data import load_dataset, read_picture
 from otseg.commands.evaluate import evaluate
 from otseg.predict.segmenter import Segmenter
 from otseg.commands.data import prepare
@@ -172,7 +172,8 @@ USES = dict(
     from_pretrained=lambda: Segmenter.from_pretrained('model').predict('shot.png', ['sky', 'water']).labels,
     segment=lambda: segmented('photo.jpg', 'shot.png', checkpoint='model'),
     segment_run=lambda: segmented('photo.jpg', checkpoint='run'),
-    best=lambda: load_checkpoint('run/checkpoints/best').model.state_dict(), score=lambda: evaluate('model', data='data', output='new.json'),
+    best=lambda: load_checkpoint('run/checkpoints/best').model.state_dict(),
+    score=lambda: evaluate('model', data='data', output='new.json'),
     score_run=lambda: evaluate('run', data='data'), official=lambda: load_official('official.pth', heads=2).state_dict(),
     convert=converted, table1=lambda: evaluate(table=1))
 
@@ -312,7 +313,7 @@ TABLES = ('run/log.csv', 'run/scores.csv', 'run/classes.csv')
 # files that may be away, or be no file of this kind, and what comes out then
 ABSENCE = {
     **{(f, 'absent'): 'the same' for f in (*TABLES, 'run/skipped.json', f'{STEP}/manifest.json')},
-    **{(f'data/{split}.txt', what): 'the same' for split in ('train', 'val') for what in ('absent', 'folder')},  # all pictures count
+    **{(f'data/{s}.txt', what): 'the same' for s in ('train', 'val') for what in ('absent', 'folder')},     # all pictures count
     **{(f, 'absent'): 'another result' for f in ('run/checkpoints', STEP)},                     # that of an earlier checkpoint
     (STEP, 'foreign'): 'another result',                                                        # a whole one, of another model
     **{('results/val.json', what): 'another result' for what in ('absent', 'folder', 'null', 'as_list')},  # a table without it
