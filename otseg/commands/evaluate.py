@@ -29,7 +29,7 @@ from ..evaluate.paper import KIND, paper_table, read_results
 from ..predict.segmenter import Segmenter
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
-from ..model.dense import TrainingFree
+from ..model.dense import DENSE, TrainingFree
 from ..model.otseg import OTSegConfig
 from ..model.vocab import Vocab
 
@@ -139,18 +139,18 @@ def crossed_case(
 # %% ../../nbs/10_commands/01_evaluate.ipynb #d01f34a7
 def _clip_of(name: str, kind: str, clip: str | None, asked: Asked) -> Segmenter:
     "CLIP without training, of a recipe or in the place of a checkpoint"
-    if kind not in ('values', 'tokens'): raise unknown_name('kind of --training-free', kind, ['values', 'tokens'])
+    if kind not in DENSE: raise unknown_name('kind of --training-free', kind, DENSE)
     recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else recipe_of(Segmenter.from_pretrained(name, device='cpu'))
     trained = recipe.model
     model = TrainingFree(clip or trained.clip, asked.weights or trained.text_weights or trained.weights,
-                         values=kind == 'values')
+                         dense=kind)
     recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
     return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()),
                      device=asked.device)
 
 def clip_case(
     name: str,              # A recipe, or a checkpoint as in `find_checkpoint`
-    kind: str='values',     # "values": each token attends to itself alone in the last block; "tokens": to all
+    kind: str='naclip',     # Attention of the last block: a key of `DENSE`
     clip: str=None,         # Another CLIP than the recipe's
     asked: Asked=Asked(),
 ) -> Case:
@@ -260,7 +260,7 @@ def score_crossed(
 
 def score_clip(
     name: str,             # A recipe, or a checkpoint
-    kind: str='values',    # As in `clip_case`
+    kind: str='naclip',    # As in `clip_case`
     clip: str=None,        # Another CLIP than the recipe's
     asked: Asked=Asked(),
 ) -> Result | None:
@@ -313,7 +313,7 @@ def evaluate(
     n: int=None,                  # Toy world only: scenes
     diversity: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to compare prompt maps on; alone: 48
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
-    training_free: Annotated[str, dict(nargs='?', const='values')]=None, # CLIP alone: "values" or "tokens"
+    training_free: Annotated[str, dict(nargs='?', const='naclip')]=None, # CLIP alone: naclip, sclip, maskclip, ...
     clip: str=None,               # With --training-free: another CLIP than the recipe's
     table: int=None,              # Print Table 1, 2 or 4 of the paper with the results below --results
     results: str='results',       # Folder of earlier results, for --table

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import InputError, check, seeded, unknown_name
-from .layouts import LAYOUTS, Item, data_identity, file_sizes, find_items, layout_of
+from .layouts import LAYOUTS, Item, data_identity, file_sizes, layout_of, whole_listing
 from .masks import (RENUMBERED, MaskFacts, MaskFile, PaletteMemory, explain_values, fitting_side, mask_facts, mask_signs,
                               only_ends, open_mask, source_table, to_labels, turn, value_ranges)
 from .pictures import open_picture, picture_facts, pixels_of
@@ -50,10 +50,12 @@ class SegmentationDataset(torch.utils.data.Dataset):
         source: str='',                 # Where the list of names comes from, for people
         name: str='',                   # Of the data set, as in `load_dataset`
         split: str='',                  # train, val, ...
+        summary: str='',                # What was taken and what was left out, as in `Listing.summary`, for people
     ):
         check(len(items) > 0, 'a data set should hold at least one picture', 'none', source and f'Look into {source}.')
         self.items, self.vocab, self.transform, self.source = list(items), vocab, transform, source
         self.name, self.split = name, split
+        self.summary = summary or f'{len(items):,} pictures by {source}'
         sources = {i.source for i in items}
         self.tables = {s: source_table(s, len(vocab)) for s in sources}
         self.palettes = {s: PaletteMemory() for s in sources}
@@ -181,9 +183,10 @@ def load_dataset(
         return ToyDataset(split, n, _fitting(vocab, load_vocab('toy')), transform)
     check(root is not None, f'`root` should be the folder of {name}', 'None')
     layout, of_masks = layout_of(name, root, split)
-    items, source = find_items(root, layout, split)
-    first_look(items, len(of_masks))
-    return SegmentationDataset(items, _fitting(vocab, of_masks), transform, source=source, name=name, split=split)
+    listing = whole_listing(root, layout, split)
+    first_look(listing.items, len(of_masks))
+    return SegmentationDataset(listing.items, _fitting(vocab, of_masks), transform, source=listing.named_by, name=name,
+                               split=split, summary=listing.summary())
 
 def _fitting(
     vocab: Vocab | None,  # What the user asked for

@@ -291,15 +291,18 @@ def resize_positions(
     positions: Float[Tensor, "one_plus_tokens w"],  # Class token first, then a square grid row by row
     grid: tuple[int, int],                          # Rows and columns wanted
     source: tuple[int, int]=None,                   # Rows and columns given; None = square
+    mode: str='bilinear',                           # Or "bicubic", as DINO and the training-free CLIPs do it
 ) -> Float[Tensor, "one_plus_h_w w"]:
-    "Bilinear resize (corners not aligned) of the grid part of a position embedding"
+    "Resize the grid part of a position embedding, corners not aligned"
+    if mode not in ('bilinear', 'bicubic'): raise unknown_name('way to resize positions', mode, ['bilinear', 'bicubic'])
     side = math.isqrt(len(positions) - 1)
     source = source or (side, side)
     check(source[0] * source[1] == len(positions) - 1,
           'the position embedding should have a square grid and one class token', f'{len(positions)} rows')
     if tuple(grid) == tuple(source): return positions
     spatial = rearrange(positions[1:], '(h w) d -> 1 d h w', h=source[0])
-    spatial = F.interpolate(spatial, size=tuple(grid), mode='bilinear', align_corners=False)
+    how = dict(size=tuple(grid)) if mode == 'bilinear' else dict(scale_factor=tuple((g + .1) / s for g, s in zip(grid, source)))
+    spatial = F.interpolate(spatial, mode=mode, align_corners=False, **how)
     return torch.cat([positions[:1], rearrange(spatial, '1 d h w -> (h w) d')])
 
 # %% ../../nbs/02_model/01_clip.ipynb #bc384ac0
@@ -315,6 +318,7 @@ class ImageEncoder(nn.Module):
         dropout: float=0.1,              # Dropout on the prompts
         double_class_embedding: bool=True, # Add the class embedding twice, as published checkpoints were trained
         image_size: int=None,            # Resize the position embedding once to the grid of this size; None = keep
+        positions: str='bilinear',       # How the position embedding is resized, also for each picture: or "bicubic"
     ):
         super().__init__()
         absent = [name for name in TOWER if not hasattr(visual, name)]
@@ -328,11 +332,11 @@ class ImageEncoder(nn.Module):
         self.vpt_tokens, self.vpt_depth = vpt_tokens, layers if vpt_depth is None else vpt_depth
         check(0 <= vpt_tokens and 1 <= self.vpt_depth <= layers,
               f'`vpt_depth` should lie in 1..{layers} and `vpt_tokens` be 0 or more', f'{vpt_depth} and {vpt_tokens}')
-        self.double_class_embedding = double_class_embedding
+        self.double_class_embedding, self.positions = double_class_embedding, positions
         if image_size:
             grid = (-(-image_size // self.patch),) * 2
-            positions = resize_positions(visual.positional_embedding.data, grid)
-            visual.positional_embedding = nn.Parameter(positions, requires_grad=False)
+            resized = resize_positions(visual.positional_embedding.data, grid, mode=positions)
+            visual.positional_embedding = nn.Parameter(resized, requires_grad=False)
         if vpt_tokens:
             bound = math.sqrt(6 / (3 * self.patch**2 + width))  # VPT's initialisation
             with torch.random.fork_rng(devices=[]):  # what is drawn next does not depend on the number of prompts
@@ -350,7 +354,7 @@ class ImageEncoder(nn.Module):
         image = F.pad(image, (0, (w + p - 1) // p * p - w, 0, (h + p - 1) // p * p - h))
         x = clip.conv1(image)
         grid = tuple(x.shape[-2:])
-        positions = resize_positions(clip.positional_embedding, grid).to(x.dtype)
+        positions = resize_positions(clip.positional_embedding, grid, mode=self.positions).to(x.dtype)
         start = clip.class_embedding.to(x.dtype) * (2 if self.double_class_embedding else 1)
         x = torch.cat([start.expand(len(x), 1, -1), rearrange(x, 'b w i j -> b (i j) w')], 1)
         return clip.ln_pre(x + positions), grid

@@ -86,7 +86,13 @@ def test_list_of_paths(voc):
     "The lists of DeepLab name picture and mask"
     names = ['2007_000001', '2007_000000']
     lines(voc/VOC/'train_aug.txt', [f'/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png' for n in names])
-    assert [i.key for i in load_dataset('voc12', voc).items] == names
+    words = ["train_aug.txt names '2007_000000'", 'SegmentationClassAug/2007_000000.png', 'leave the masks out']
+    fails(words, load_dataset, 'voc12', voc)
+    mask(voc/'SegmentationClassAug/2007_000000.png', [0, 9], palette=False)
+    data = load_dataset('voc12', voc)
+    assert [i.key for i in data.items] == names and [values(s) for s in data] == [[6, 255], [8, 255]]
+    lines(voc/VOC/'val.txt', [f'/JPEGImages/{n}.jpg /SegmentationClass/{n}.png' for n in names])
+    assert [values(s) for s in load_dataset('voc12', voc, 'val')] == [[1, 19, 255], [0, 19, 255]]
 
 
 def test_context(tmp_path):

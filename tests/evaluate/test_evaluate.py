@@ -218,8 +218,8 @@ def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):
 def test_training_free(world):
     clip = ['--clip', 'tiny.json', '--weights', 'random']
     told = [json.loads(result('folder-inductive', '--training-free', *kind, *clip, '--data', 'data', '--window', '512',
-                              to=world/f'{len(kind)}.json')) for kind in ((), ('tokens',))]
-    assert [t['method'] for t in told] == ['CLIP (values)', 'CLIP (tokens)'] and told[0]['miou'] != told[1]['miou']
+                              to=world/f'{len(kind)}.json')) for kind in ((), ('vanilla',))]
+    assert [t['method'] for t in told] == ['CLIP (naclip)', 'CLIP (vanilla)'] and told[0]['miou'] != told[1]['miou']
     assert all(t['setting'] == 'training-free' and len(t['options']) == 1 and t['seen_penalty'] == 0 for t in told)
     model = TrainingFree(TINY, 'random').eval()
     recipe = replace(VOC, model=model.config)
