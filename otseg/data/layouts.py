@@ -6,18 +6,24 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 
 # %% auto #0
 __all__ = ['ANY_PICTURE', 'VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED',
-           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'PICTURES', 'MaskSource', 'PictureRules', 'Item',
-           'JoinedList', 'Layout', 'read_description', 'folder_layout', 'layout_of', 'list_files', 'read_lines',
-           'read_names', 'named_values', 'find_pictures', 'find_lists', 'find_names', 'find_masks', 'with_names',
-           'Listing', 'find_table', 'read_table', 'list_table', 'list_split', 'find_items', 'has_split',
-           'data_identity', 'file_sizes', 'identity_changes']
+           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'LEFT', 'JUNK', 'UNREAD', 'FOREIGN', 'SPLIT_WORDS',
+           'MaskSource', 'PictureRules', 'Item', 'JoinedList', 'Layout', 'read_description', 'folder_layout',
+           'layout_of', 'picture_suffixes', 'ending', 'plural', 'Survey', 'left_text', 'walk_files', 'file_key',
+           'by_key', 'one_file', 'read_text', 'read_lines', 'Entry', 'read_entries', 'named_values', 'same_split',
+           'other_splits', 'find_pictures', 'find_lists', 'find_picture', 'find_masks', 'with_names', 'Masks',
+           'Listing', 'find_table', 'read_rows', 'read_table', 'table_keys', 'list_table', 'missing_remedy',
+           'list_split', 'whole_listing', 'find_items', 'has_split', 'data_identity', 'file_sizes', 'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
-import csv, hashlib, json, os, unicodedata
+import codecs, csv, hashlib, io, json, os, posixpath, re, unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image as PILImage
 
 from ..core import IGNORE, InputError, check, read_json, unknown_name
 from ..model.vocab import Vocab, load_vocab
@@ -27,16 +33,18 @@ from ..model.vocab import Vocab, load_vocab
 class MaskSource:
     "One kind of mask file: where it lies, and what its values mean"
     folders: tuple[str, ...] = ()       # Folders to look for, the first that exists; {split} stands for the split
-    suffix: str = '.png'                # End of a mask's name, after the name of its picture
+    suffix: str = '.png'                # End of a mask's name, after the name of its picture; '': that of any picture
     variable: str = ''                  # What to read of a MATLAB file, a.b for field b of struct a; '': a picture
     reduce_zero_label: bool = False     # Whether 0 means no class and i + 1 means class i
     label_map: Mapping[int, int] | None = field(default=None, hash=False)  # As in `label_table`; None: no more
     value_names: str = ''               # File in or beside the folder that names each value; '': the rule above holds
     palette: tuple[tuple[int, int, int], ...] | None = None  # Colour of each class in the masks; None: not said
+    ignore_colors: tuple[tuple[int, int, int], ...] = ()  # Colours that mean no class, beside a palette
+    voc_colors: bool = False            # Whether a palette in the colours of VOC has them at the numbers of VOC
 
 class PictureRules(NamedTuple):
     "What the picture files of a data set leave open"
-    orientation: str = 'exif'           # The side that the masks were drawn on. exif: upright; stored: as the pixels lie
+    orientation: str = ''               # Side that masks fit. exif: upright; stored: as pixels lie; '': not said, no guess
     alpha: str = ''                     # A fourth band. over: transparency; drop: the colours alone; '': as the file says
     depth: int = 0                      # Bits in use of a channel of 16, as 12; 0: all of them
 
@@ -86,8 +94,8 @@ SBD = ('benchmark_RELEASE/dataset', 'VOCaug/dataset', *(
     f'{a}{b}' for a in ('SBD', 'sbd') for b in ('/benchmark_RELEASE/dataset', '/dataset', '')))
 VOC_TRAIN = (f'{VOC_LISTS}/train_aug.txt', f'{VOC_LISTS}/trainaug.txt', *(
     JoinedList((f'{VOC_LISTS}/train.txt', f'{s}/train.txt', f'{s}/val.txt'), (f'{VOC_LISTS}/val.txt',)) for s in SBD))
-VOC_AUG = _sources('SegmentationClassAug', reduce_zero_label=True)
-VOC_MASKS = (_sources('SegmentationClass', reduce_zero_label=True), VOC_AUG, MaskSource(
+VOC_AUG = _sources('SegmentationClassAug', reduce_zero_label=True, voc_colors=True)
+VOC_MASKS = (_sources('SegmentationClass', reduce_zero_label=True, voc_colors=True), VOC_AUG, MaskSource(
     tuple(f'{s}/cls' for s in SBD), suffix='.mat', variable='GTcls.Segmentation', reduce_zero_label=True))
 
 # %% ../../nbs/03_data/03_layouts.ipynb #f72a9df2
@@ -152,20 +160,25 @@ def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
     "What the values of the masks mean, by the keys of a dataset.json"
     ignore, reduce = text.get('ignore', []), text.get('reduce_zero_label', False)
     ignore = ignore if isinstance(ignore, list) else [ignore]
-    check(all(type(v) is int and 0 <= v <= 255 for v in ignore),
-          '"ignore" should be a mask value 0..255 or a list of them', ignore)
+    colors = tuple(tuple(c) for c in ignore if isinstance(c, list))
+    ignore = [v for v in ignore if not isinstance(v, list)]
+    check(all(type(v) is int and 0 <= v < 2**16 for v in ignore),
+          '"ignore" should be a mask value 0..65535, a colour [r, g, b], or a list of them', ignore)
+    check(all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in colors),
+          '"ignore" should hold colours like [0, 0, 0]', colors)
+    check(not colors or text.get('palette'), 'colours in "ignore" should stand beside a "palette"', colors)
     check(isinstance(reduce, bool), '"reduce_zero_label" should be true or false', repr(reduce))
     label_map = _value_map(text['map'], vocab) if 'map' in text else {}
     check(not (label_map and reduce), '"map" should stand without "reduce_zero_label"', 'both', 'Leave one out.')
     twice = [v for v in ignore if label_map.get(v, -1) not in (-1, IGNORE)]
     check(not twice, '"ignore" and "map" should not name the same value', twice, 'Take it out of one of the two.')
     return MaskSource(reduce_zero_label=reduce, label_map=label_map | {v: IGNORE for v in ignore},
-                      palette=vocab.palette if text.get('palette') else None)
+                      palette=vocab.palette if text.get('palette') else None, ignore_colors=colors)
 
 def _picture_rules(text: dict) -> PictureRules:
     "How the pictures are read, by the keys of a dataset.json"
     rules = PictureRules(**{key: text[key] for key in PictureRules._fields if key in text})
-    check(rules.orientation in ('exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
+    check(rules.orientation in ('', 'exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
     check(rules.alpha in ('', 'over', 'drop'), '"alpha" should be "over" or "drop"', repr(rules.alpha))
     check(type(rules.depth) is int and 0 <= rules.depth <= 16, '"depth" should be a number of bits up to 16', repr(rules.depth))
     return rules
@@ -197,8 +210,9 @@ def folder_layout(
     vocab, source, rules = read_description(Path(root)/'dataset.json')
     listed = (Path(root)/f'{split}.txt').is_file()
     folders = lambda kind: (f'{kind}/{{split}}', kind) if listed else (f'{kind}/{{split}}',)
-    return Layout('', folders('images'), (replace(source, folders=folders('masks')),),
-                  ('{split}.txt',) if listed else (), tables=('{split}.csv', 'dataset.csv'), rules=rules), vocab
+    masks = replace(source, folders=folders('masks'))
+    return Layout('', folders('images'), (masks, replace(masks, suffix='')), ('{split}.txt',) if listed else (),
+                  tables=('{split}.csv', 'dataset.csv'), rules=rules), vocab
 
 def layout_of(
     name: str,   # A key of `LAYOUTS`, or folder
@@ -211,42 +225,164 @@ def layout_of(
     return LAYOUTS[name], load_vocab(LAYOUTS[name].vocab)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #608fca7e
-PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
+LEFT = dict(  # why a file is left out: in words, and what to do about it; '': nothing
+    hidden=('hidden', ''),
+    format=('in a format that is not read', 'convert to JPEG or PNG'),
+    broken=('links that lead nowhere', 'restore what they lead to'),
+    again=('links to a folder that is listed already', ''),
+    other=('no pictures by their ending', ''))
+JUNK = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini')
+UNREAD = ('BUFR', 'EPS', 'FITS', 'GRIB', 'HDF5', 'IPTC', 'MPEG', 'WMF')  # Pillow knows them, and needs other programs
+FOREIGN = ('.heic', '.heif', '.hif', '.avif', '.jxl', '.jxr', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf',
+           '.rw2', '.exr', '.hdr', '.xcf', '.jp2', '.webp', '.npy', '.npz', '.dcm')  # pictures, where Pillow does not take them
 
-def list_files(
-    folder: Path,             # Folder to list, with all folders below
-    suffixes: Sequence[str],  # Ends of the names that count
-) -> dict[str, Path]:
-    "Files by name, relative to `folder` and without the suffix; empty where there is no folder"
+@lru_cache(maxsize=4)
+def _suffixes(known: int) -> tuple[str, ...]:
+    kinds = PILImage.registered_extensions().items()
+    return tuple(e for e, kind in kinds if kind in PILImage.OPEN and kind not in UNREAD)
+
+def picture_suffixes() -> tuple[str, ...]:
+    "Endings of the picture files that Pillow reads here, in lower case; what a plug-in adds is among them"
+    return _suffixes(len(PILImage.registered_extensions()))
+
+def ending(
+    name: str,                # A file or a line of a list
+    suffixes: Sequence[str],  # In lower case
+) -> str:
+    "The longest of the suffixes that the name ends in, as it is written there; empty: none"
+    low = name.lower()
+    if not low.endswith(tuple(suffixes)): return ''
+    best = max(len(s) for s in suffixes if low.endswith(s))
+    return name[len(name) - best:] if best < len(name) else ''
+
+def plural(
+    names: Sequence[str],  # Files
+    most: int=2,           # How many to name
+) -> str:
+    "How many there are, with the first of them, in letters that can be printed"
+    told = ', '.join(n.encode('utf-8', 'backslashreplace').decode() for n in names[:most])
+    return f'{len(names):,} ({told}{", ..." if len(names) > most else ""})'
+
+# %% ../../nbs/03_data/03_layouts.ipynb #1397c50b
+class Survey(NamedTuple):
+    "The files of a folder: what was taken, and what was left out and why"
+    taken: dict[str, Path]        # Name below the folder, with /, in order -> file
+    left: dict[str, list[str]]    # Reason, a key of `LEFT` -> names; of a folder its own with / at the end
+
+    def summary(self) -> str: return left_text(self.left)
+
+def left_text(
+    left: Mapping[str, Sequence[str]],  # As in `Survey`
+) -> str:
+    "What was left out, in a few words with the remedy; empty: nothing"
+    told = []
+    for why, (what, do) in LEFT.items():
+        if left.get(why): told.append(f'{plural(left[why]).replace(" (", f" {what} (", 1)}' + (f': {do}' if do else ''))
+    return '; '.join(told)
+
+def _is(ask) -> bool:
+    try: return ask()
+    except OSError: return False  # a link that leads to itself
+
+def walk_files(
+    folder: Path,                  # Folder to list, with all below
+    suffixes: Sequence[str]=None,  # Endings that count, in lower case; None: those of pictures
+    *,
+    without: Path=None,            # A folder in it to leave out, as one for results; None: none
+) -> Survey:
+    "Every file with one of the endings, in folders that are linked in too, each folder once"
+    folder, suffixes = Path(folder), picture_suffixes() if suffixes is None else tuple(suffixes)
+    real = lambda path: os.path.normcase(os.path.realpath(path))
+    taken, left, visited = {}, {why: [] for why in LEFT}, {real(without)} if without is not None else set()
+    folders, links = [('', folder)], []
+    while folders or links:
+        prefix, path = folders.pop(0) if folders else links.pop(0)  # links last: a folder counts by its own name
+        if real(path) in visited:
+            if prefix and (without is None or real(path) != real(without)): left['again'].append(prefix)
+            continue
+        visited.add(real(path))
+        try: entries = sorted(os.scandir(path), key=lambda e: e.name)
+        except OSError as e: raise InputError(f'{path} should be a folder that can be read, got {e.strerror}.') from None
+        for e in entries:
+            name, is_folder = prefix + e.name, _is(e.is_dir)
+            if e.name.startswith('.') or e.name.lower() in JUNK: left['hidden'].append(name + '/' * is_folder)
+            elif is_folder: (folders if real(e.path) == os.path.join(real(path), os.path.normcase(e.name)) else links).append(
+                (f'{name}/', e.path))
+            elif e.is_symlink() and not os.path.exists(e.path): left['broken'].append(name)
+            elif _is(e.is_file) and ending(e.name, suffixes): taken[name] = Path(e.path)
+            else: left['format' if ending(e.name, FOREIGN) else 'other'].append(name)
+    return Survey(dict(sorted(taken.items())), {why: names for why, names in left.items() if names})
+
+# %% ../../nbs/03_data/03_layouts.ipynb #6b1689c5
+def file_key(
+    name: str,                # Name of a file below its folder
+    suffixes: Sequence[str],  # Endings, in lower case
+) -> str:
+    "The name without its ending"
+    return unicodedata.normalize('NFC', name[:len(name) - len(ending(name, suffixes))])
+
+def by_key(
+    survey: Survey,           # What is in a folder
+    suffixes: Sequence[str],  # Endings of the files that count, in lower case
+) -> dict[str, list[Path]]:
+    "The files of every key"
     files = {}
-    for base, _, names in os.walk(folder):
-        for name in names:
-            end = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
-            if end is None or name.startswith('.'): continue
-            path = Path(base, name)
-            key = path.relative_to(folder).as_posix()[:-len(end)]
-            check(key not in files, f'{folder} should hold one file called {key!r}',
-                  f'{files.get(key)} and {path}', 'Remove one of the two.')
-            files[key] = path
+    for name, path in survey.taken.items():
+        if end := ending(name, suffixes): files.setdefault(unicodedata.normalize('NFC', name[:-len(end)]), []).append(path)
     return files
 
+def one_file(
+    files: Mapping[str, Sequence[Path]],  # As from `by_key`
+    key: str,                             # A key of it
+    suffix: str='',                       # The ending that a list gives it, in lower case; empty: none
+) -> Path:
+    "The file of a key; two are an error, unless the ending tells them apart"
+    paths = files[key]
+    if len(paths) > 1: paths = [p for p in paths if suffix and p.name.lower().endswith(suffix)] or paths
+    check(len(paths) == 1, f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}',
+          ' and '.join(map(str, paths[:3])), 'Remove one of the two.')
+    return paths[0]
+
 # %% ../../nbs/03_data/03_layouts.ipynb #fd33c604
+def read_text(
+    path: Path,             # A text file
+    expected: str='text with one name per line',  # What it should be, for the message
+) -> str:
+    "Its content: UTF-8, or what the mark at its beginning says"
+    data = Path(path).read_bytes()
+    marks = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+    encoding = next((code for mark, code in marks.items() if data.startswith(mark)), 'utf-8')
+    try: text = data.decode(encoding)
+    except UnicodeDecodeError: text = '\0'
+    check('\0' not in text, f'{path} should be {expected}', 'other bytes', 'Save it as UTF-8, or restore it.')
+    return text
+
 def read_lines(
     path: Path,  # A text file
 ) -> list[str]:
     "Its lines without the blank ones"
-    try: lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f'{path} should be text with one name per line, got other bytes. Restore it.') from None
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in re.split('[\r\n]+', read_text(path)) if line.strip()]
 
-def read_names(
-    path: Path,  # A text file: one name per line, or the paths of picture and mask
-) -> list[str]:
-    "The names of a split file"
-    pairs = [(line, line.split()) for line in read_lines(path)]
-    pair = lambda words: len(words) == 2 and all(w.lower().endswith(PICTURES) for w in words)
-    return [Path(words[0]).stem if pair(words) else line for line, words in pairs]
+class Entry(NamedTuple):
+    "A line of a list, with forward slashes"
+    image: str      # The picture: key, file name or path
+    mask: str = ''  # Path of its mask; empty: the list does not say
+
+def _clean(path: str) -> str: return posixpath.normpath(path.strip().strip('"').replace('\\', '/')).lstrip('/')
+
+def read_entries(
+    path: Path,  # A list
+) -> list[Entry]:
+    "The pictures of a list, with their masks where it names them"
+    pictures, masks, entries = picture_suffixes(), (*picture_suffixes(), '.mat', '.npy'), []
+    for line in read_lines(path):
+        cuts = [m for m in re.finditer(r'[\s,;]+', line.strip(' ,;')) if ending(line[:m.start()].rstrip('"'), pictures)]
+        check(len(cuts) < 2 and (not cuts or ending(line.rstrip('"'), masks)),
+              f'{path} should name one picture per line, or a picture and its mask', repr(line),
+              'Leave further columns out, or write a table with the columns image,mask.')
+        parts = (line[:cuts[0].start()], line[cuts[0].end():]) if cuts else (line,)
+        entries.append(Entry(*map(_clean, parts)))
+    return entries
 
 # %% ../../nbs/03_data/03_layouts.ipynb #73c6590a
 def named_values(
@@ -269,6 +405,27 @@ def named_values(
     return {value: index.get(name, IGNORE) for value, name in named.items()}
 
 # %% ../../nbs/03_data/03_layouts.ipynb #4acb82fc
+SPLIT_WORDS = dict(train=('train', 'training', 'trn'), val=('val', 'valid', 'validation', 'validate', 'dev'),
+                   test=('test', 'testing', 'tst'))
+
+def same_split(
+    split: str,  # train, val, ...
+    name: str,   # Of a folder or list
+) -> bool:
+    "Whether the name is another word for the split"
+    group = next((words for words in SPLIT_WORDS.values() if split.casefold() in words), (split.casefold(),))
+    return name != split and name.casefold() in group
+
+def other_splits(
+    root: Path,      # Folder of the data set, or a parent
+    layout: Layout,  # Where its files are
+) -> list[str]:
+    "Folders, relative to the root, where those of a split would be: images/valid, ..."
+    parents = [Path(root)/b/i.split('{split}')[0] for b in layout.base for i in layout.images if i.endswith('{split}')]
+    parents = [p for p in dict.fromkeys(parents) if p.is_dir() and p != Path(root)]
+    return sorted(p.relative_to(root).as_posix() for parent in parents for p in parent.iterdir()
+                  if p.is_dir() and not p.name.startswith('.') and p.name.lower() not in JUNK)
+
 def find_pictures(
     root: Path,      # Folder of the data set, or a parent
     layout: Layout,  # Where its files are
@@ -278,9 +435,12 @@ def find_pictures(
     check(root.is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
     folders = [(root/b, root/b/i.format(split=split)) for b in layout.base for i in layout.images]
     base, images = next(((b, i) for b, i in folders if i.is_dir()), (None, None))
-    places = ' or '.join(i.relative_to(root).as_posix() for _, i in folders)
-    check(base is not None, f'{root} should hold pictures in {places}', 'no such folder',
-          f'Check the path and the split, {split!r}.')
+    if base is None:
+        places, others = ' or '.join(i.relative_to(root).as_posix() for _, i in folders), other_splits(root, layout)
+        twin = next((o for o in others if same_split(split, o.split('/')[-1])), '')
+        do = (f'Rename {twin} (and what belongs to it) to {split}, or ask for the split {twin.split("/")[-1]!r}.' if twin
+              else f'Check the path and the split, {split!r}.' + (f' There is {", ".join(others[:5])}.' if others else ''))
+        raise InputError(f'{root} should hold pictures in {places}, got no such folder. {do}')
     return [base, *(p for p in base.parents if p.is_relative_to(root) and base != root)], images
 
 # %% ../../nbs/03_data/03_layouts.ipynb #f0556b5d
@@ -302,17 +462,23 @@ def find_lists(
           f'Check the split, {split!r}.')
     return [], []
 
-def find_names(
-    places: Sequence[Path],  # Folders to look in
-    layout: Layout,          # What the lists are called
-    split: str,              # train, val, ...
-) -> tuple[list[str], str]:
-    "The names of a split and what named them; no names where the data set has no lists"
-    add, drop = find_lists(places, layout, split)
-    without = {n for p in drop for n in read_names(p)}
-    names = [n for p in add for n in read_names(p) if n not in without]
-    source = ' + '.join(map(str, add)) + ''.join(f' - {p}' for p in drop)
-    return (list(dict.fromkeys(names)) if len(add) > 1 else names), source
+def find_picture(
+    text: str,                            # As in `Entry.image`
+    images: Path,                         # Folder of pictures
+    files: Mapping[str, Sequence[Path]],  # What it holds, as from `by_key`
+    places: Sequence[Path],               # Folders that a path may be relative to
+) -> tuple[str, Path | None]:
+    "Key and file of a picture that a list names; without a file, the key that was looked for"
+    suffix, parts = ending(text, picture_suffixes()), text.split('/')
+    below = [text] + ['/'.join(parts[i:]) for i in range(1, len(parts)) if parts[i - 1] == images.name]
+    for name in below:
+        for key in dict.fromkeys((unicodedata.normalize('NFC', name), file_key(name, (suffix.lower(),)))):
+            if key in files: return key, one_file(files, key, suffix.lower())
+    ends = ('',) if suffix else ('', *picture_suffixes())
+    for path in [images/n for n in below] + [p/text for p in places]:  # what the walk leaves out: hidden, linked twice
+        path = next((p for e in ends if (p := path.with_name(path.name + e)).is_file()), None)
+        if path: return file_key(text, picture_suffixes()), path
+    return file_key(below[-1], (suffix.lower(),)), None
 
 # %% ../../nbs/03_data/03_layouts.ipynb #cc90dcb4
 def find_masks(
@@ -346,14 +512,75 @@ def with_names(
           'no such file', f'Put it at {paths[0]} or {paths[1]}.')
     return replace(source, label_map=named_values(path, load_vocab(vocab)))
 
+# %% ../../nbs/03_data/03_layouts.ipynb #332dc093
+class Masks:
+    "The mask files of a data set"
+    def __init__(
+        self,
+        folders: Sequence[tuple[MaskSource, Path]],  # As from `find_masks`
+    ):
+        self.folders, self.left, self.paths = folders, {}, {}
+        suffixes = lambda source: (source.suffix.lower(),) if source.suffix else (*picture_suffixes(), '.npy')
+        wanted = {}
+        for source, folder in folders: wanted[folder] = (*wanted.get(folder, ()), *suffixes(source))
+        surveys = {folder: walk_files(folder, ends) for folder, ends in wanted.items()}
+        self.files = [(s, f, by_key(surveys[f], suffixes(s))) for s, f in folders]
+        for folder, survey in surveys.items():
+            self.paths |= {path: f'{folder.name}/{name}' for name, path in survey.taken.items()}
+            for why, names in survey.left.items(): self.left.setdefault(why, []).extend(f'{folder.name}/{n}' for n in names)
+
+    def of(
+        self,
+        key: str,  # Of a picture
+    ) -> tuple[Path, MaskSource] | None:
+        "The mask of a picture, from the first kind that has it"
+        return next(((one_file(files, key), source) for source, _, files in self.files if key in files), None)
+
+    def named(
+        self,
+        text: str,               # As in `Entry.mask`
+        places: Sequence[Path],  # Folders that the path may be relative to
+    ) -> tuple[Path, MaskSource] | None:
+        "The mask that a list names"
+        parts = text.split('/')
+        below = [(source, folder/'/'.join(parts[i:])) for source, folder, _ in self.files
+                 for i in range(1, len(parts)) if parts[i - 1] == folder.name]
+        for source, path in below:
+            if path.name.lower().endswith(source.suffix.lower()) and (path in self.paths or path.is_file()): return path, source
+        path = next((p/text for p in places if (p/text).is_file()), None)
+        if path is None: return None
+        kinds = [s for s, _, _ in self.files if path.name.lower().endswith(s.suffix.lower())]
+        check(kinds and all(replace(s, folders=(), suffix='') == replace(kinds[0], folders=(), suffix='') for s in kinds),
+              f'{path}, which a list names, should lie in {" or ".join(str(f) for _, f, _ in self.files)}',
+              'another folder, so that the meaning of its values is not known', 'Move it, or leave the masks out of the list.')
+        return path, kinds[0]
+
+    def unused(
+        self,
+        keys: set[str],     # Keys of the pictures
+        used: set[Path],    # Masks that belong to one
+    ) -> list[str]:
+        "Masks that no picture has"
+        spare = {path for _, _, files in self.files for key, paths in files.items() if key in keys for path in paths}
+        return sorted(name for path, name in self.paths.items() if path not in used and path not in spare)
+
 # %% ../../nbs/03_data/03_layouts.ipynb #ef416826
 class Listing(NamedTuple):
     "A split as its list names it, whether or not the files are there"
     items: list[Item]         # Names that have both their files, in the order of the list
-    names: list[str]          # All names
+    names: list[str]          # All keys
     named_by: str             # The file or folder that named them
     no_image: dict[str, str]  # Names without a picture, and where it should be
     no_mask: dict[str, str]   # Names without a mask, and where it should be
+    left: dict[str, list[str]] = {}  # Files of the folders that no name stands for: reason, a key of `LEFT` -> names
+    unused: list[str] = []    # Masks without a picture
+    remedy: dict[str, str] = {}  # no_image, no_mask -> what to do about it
+
+    def summary(self) -> str:
+        "How many pictures, from where, and what was left out"
+        unused = f'{plural(self.unused).replace(" (", " masks without a picture (", 1)}' if self.unused else ''
+        left = '; '.join(filter(None, (left_text(self.left), unused)))
+        return f'{len(self.names):,} pictures by {self.named_by}' + (f'; left out: {left}' if left else '')
 
 # %% ../../nbs/03_data/03_layouts.ipynb #f72ef560
 def find_table(
@@ -364,19 +591,43 @@ def find_table(
     "The table that names pictures and masks, if the data set has one"
     return next((p for t in layout.tables if (p := Path(root)/t.format(split=split)).is_file()), None)
 
+def read_rows(
+    path: Path,  # A CSV file
+    split: str,  # train, val, ...
+) -> list[dict]:
+    "Its rows of image, mask and perhaps split, with forward slashes; column names in any case"
+    text = read_text(path, 'a CSV file')
+    try: rows = [row for row in csv.reader(io.StringIO(text, newline=''), skipinitialspace=True) if any(map(str.strip, row))]
+    except csv.Error as e: raise InputError(f'{path} should be a CSV file ({e}).') from None
+    needed = ['image', 'mask', *(['split'] if path.stem != split else [])]
+    head, *rows = rows or [[]]
+    rows = [dict(zip((h.strip().casefold() for h in head), map(str.strip, row))) for row in rows]
+    for i, row in enumerate(rows, 1):
+        absent = [c for c in needed if not row.get(c)]
+        check(not absent, f'{path} should have the columns {", ".join(needed)}', f'no {absent[:1]} in row {i}')
+    return [row | {c: posixpath.normpath(row[c].replace('\\', '/')) for c in ('image', 'mask')} for row in rows]
+
 def read_table(
     path: Path,  # A CSV file
     split: str,  # train, val, ...
 ) -> list[dict]:
-    "Its rows of image and mask; where there is a column split, those of the split"
-    try:
-        with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.DictReader(f, skipinitialspace=True))
-    except (UnicodeDecodeError, csv.Error) as e: raise InputError(f'{path} should be a CSV file ({e}).') from None
-    needed = ['image', 'mask', *(['split'] if path.stem != split else [])]
-    for i, row in enumerate(rows, 1):
-        absent = [c for c in needed if not row.get(c)]
-        check(not absent, f'{path} should have the columns {", ".join(needed)}', f'no {absent[:1]} in row {i}')
-    return [row for row in rows if (row.get('split') or split) == split]
+    "The rows of a split; all where there is no column split"
+    return [row for row in read_rows(path, split) if (row.get('split') or split) == split]
+
+def table_keys(
+    images: Sequence[str],  # Paths of pictures as in a table
+    root: Path,             # Folder of the table
+) -> list[str]:
+    "A key for each, without the ending where that tells them apart; of paths outside the data set, the part that differs"
+    below = lambda p: Path(p).relative_to(root).as_posix() if Path(p).is_relative_to(root) else p
+    paths = [below(p) for p in images]
+    outside = [posixpath.dirname(p) for p in paths if Path(p).is_absolute()]
+    common = posixpath.commonpath(outside) if len({Path(p).anchor for p in outside}) == 1 else ''
+    paths = [posixpath.relpath(p, common) if common and Path(p).is_absolute() else p for p in paths]
+    keys = [file_key(p, (posixpath.splitext(p)[1].lower() or '/',)) for p in paths]
+    files = {}
+    for key, path in zip(keys, paths): files.setdefault(key, set()).add(path)
+    return [key if len(files[key]) == 1 else unicodedata.normalize('NFC', path) for key, path in zip(keys, paths)]
 
 def list_table(
     path: Path,          # A CSV file
@@ -386,50 +637,117 @@ def list_table(
 ) -> Listing:
     "The rows of a split in a table as pictures and masks, relative to the file"
     rows = read_table(path, split)
-    check(rows, f'{path} should name at least one picture of the split {split!r}', 'none')
-    item = lambda image, mask: Item(path.parent/image, path.parent/mask, Path(image).with_suffix('').as_posix(), source, rules)
-    items = [item(row['image'], row['mask']) for row in rows]
+    counts = Counter(row.get('split') for row in read_rows(path, split)) if not rows else {}
+    twin = next((s for s in counts if s and same_split(split, s)), '')
+    told = ', '.join(f'{n} of {s}' for s, n in counts.items() if s)
+    check(rows, f'{path} should name at least one picture of the split {split!r}', 'none' + (f' ({told})' if told else ''),
+          f'Write {split} for {twin} in the column split, or ask for the split {twin!r}.' if twin else '')
+    items = [Item(path.parent/row['image'], path.parent/row['mask'], key, source, rules)
+             for row, key in zip(rows, table_keys([row['image'] for row in rows], path.parent))]
     absent = lambda kind: {i.key: str(p) for i in items if not (p := getattr(i, kind)).is_file()}
     no_image, no_mask = absent('image'), absent('mask')
     whole = [i for i in items if i.key not in no_image and i.key not in no_mask]
-    return Listing(whole, [i.key for i in items], str(path), no_image, no_mask)
+    remedy = dict.fromkeys(('no_image', 'no_mask'), f'Restore the files, or correct {path.name}: its paths start at its folder.')
+    return Listing(whole, [i.key for i in items], str(path), no_image, no_mask, remedy=remedy)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #426dd11e
+def missing_remedy(
+    kind: str,                  # pictures or masks
+    missing: Mapping[str, str], # {key: where it should be}
+    known: Sequence[str],       # Names of the files that are there and not used
+    left: Mapping[str, Sequence[str]],  # Files that are there and were left out, as in `Survey`
+    list_name: str,             # File that names the pictures; empty: the folder does
+    by_path: bool=False,        # Whether the list names the masks, too
+) -> str:
+    "What to do about missing files"
+    if by_path: return f'Restore the masks that {list_name} names, or leave the masks out of that list.'
+    plain = lambda name: unicodedata.normalize('NFC', posixpath.splitext(name.rstrip('/'))[0]).casefold()
+    ends = lambda name, key: plain(name) == key.casefold() or plain(name).endswith('/' + key.casefold())
+    first = next(iter(missing))
+    for why, do in dict(format='Convert it to JPEG or PNG.', broken='Restore what this link leads to.',
+                        hidden='Rename it: hidden files are left out.', other='Give it the ending of its format.').items():
+        if name := next((n for n in left.get(why, ()) if ends(n, first)), ''): return f'There is {name}. {do}'
+    if name := next((n for n in known if ends(n, first)), ''):
+        return f'There is {name}. Give both the same name, upper and lower case too.'
+    if known and kind == 'masks':
+        return (f'There are masks that no picture uses, such as {known[0]}. Give a mask the name of its picture, '
+                'or name the pairs in a table with the columns image,mask.')
+    if known and list_name: return f'The folder holds others, such as {known[0]}. Correct the names in {list_name}.'
+    if list_name: return f'Unpack the {kind} again, or take the names off the list.'
+    return f'Add the {kind}, or remove the pictures that have none.'
+
 def list_split(
     root: Path,      # Folder of the data set, or a parent
     layout: Layout,  # Where its files are
     split: str,      # train, val, ...
 ) -> Listing:
-    "The names of a split, their files, and what is missing"
+    "The names of a split, their files, what is missing, and what was left out"
     if table := find_table(root, layout, split): return list_table(table, split, layout.masks[0], layout.rules)
     places, images = find_pictures(Path(root), layout, layout.split_name(split))
-    names, named = find_names(places, layout, split)
+    add, drop = find_lists(places, layout, split)
     folders = find_masks(places, layout, split)
-    pictures, masks = list_files(images, PICTURES), {}
-    for source, folder in reversed(folders):
-        masks |= {n: (path, source) for n, path in list_files(folder, (source.suffix,)).items()}
-    names, named = (names, named) if named else (sorted(pictures), str(images))
-    check(names, f'{named} should name at least one picture', 'none')
-    used = {masks[n][1] for n in names if n in masks}
-    read = {s: with_names(s, folder, places, layout.vocab) for s, folder in folders if s in used}
-    items = [Item(pictures[n], masks[n][0], n, read[masks[n][1]], layout.rules) for n in names if n in pictures and n in masks]
-    (source, folder), *_ = folders
-    return Listing(items, names, named, {n: f'{images/n}.jpg (or .png, ...)' for n in names if n not in pictures},
-                   {n: f'{folder/n}{source.suffix}' for n in names if n not in masks})
+    survey, masks = walk_files(images), Masks(folders)
+    files = by_key(survey, picture_suffixes())
+    entries = lambda path: [(e, *find_picture(e.image, images, files, [*places, path.parent])) for e in read_entries(path)]
+    if add:
+        without = {key for path in drop for _, key, _ in entries(path)}
+        rows = [row for path in add for row in entries(path) if row[1] not in without]
+        if len(add) > 1:
+            first = {}
+            for row in rows: first.setdefault(row[1], row)
+            rows = list(first.values())
+    else:
+        rows = [(Entry(key), key, one_file(files, key)) for key in sorted(files)]
+        broken = [n for n in survey.left.get('broken', ()) if ending(n, picture_suffixes())]
+        rows += [(Entry(n), file_key(n, picture_suffixes()), None) for n in broken]
+    named = ' + '.join(map(str, add)) + ''.join(f' - {p}' for p in drop) or str(images)
+    return _match(rows, masks, images, places, named, layout, survey, add)
+
+def _match(rows, masks, images, places, named_by, layout, survey, lists) -> Listing:
+    "Every row of (entry, key, picture file) with its mask"
+    (source, folder), *_ = masks.folders
+    found, no_image, no_mask, endings = [], {}, {}, picture_suffixes()
+    for entry, key, image in rows:
+        mask = masks.named(entry.mask, [*places, *(p.parent for p in lists)]) if entry.mask else masks.of(key)
+        if image is None: no_image[key] = f'{images/entry.image}{"" if ending(entry.image, endings) else ".jpg (or .png, ...)"}'
+        if mask is None: no_mask[key] = str(places[0]/entry.mask if entry.mask else f'{folder/key}{source.suffix}')
+        if image is not None and mask is not None: found.append((key, image, *mask))
+    read = {s: with_names(s, f, places, layout.vocab) for s, f in masks.folders if s in {row[3] for row in found}}
+    items = [Item(image, mask, key, read[kind], layout.rules) for key, image, mask, kind in found]
+    used = {i.image for i in items}
+    unused = masks.unused({key for _, key, _ in rows}, {i.mask for i in items})
+    spare = [name for name, path in survey.taken.items() if path not in used]
+    remedy, list_name = {}, lists[0].name if lists else ''
+    if no_image: remedy['no_image'] = missing_remedy('pictures', no_image, spare, survey.left, list_name)
+    by_path = any(e.mask for e, key, _ in rows if key in no_mask)
+    if no_mask: remedy['no_mask'] = missing_remedy('masks', no_mask, unused, masks.left, list_name, by_path)
+    left = {} if lists else {why: [*(f'{images.name}/{n}' for n in survey.left.get(why, ())), *masks.left.get(why, ())]
+                             for why in LEFT if why in survey.left or why in masks.left}
+    return Listing(items, [key for _, key, _ in rows], named_by, no_image, no_mask, left, [] if lists else unused, remedy)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #7006f5c8
+def whole_listing(
+    root: Path,      # Folder of the data set, or a parent
+    layout: Layout,  # Where its files are
+    split: str,      # train, val, ...
+) -> Listing:
+    "The listing of a split in which nothing is missing"
+    listing = list_split(root, layout, split)
+    check(listing.names, f'{listing.named_by} should name at least one picture',
+          'none' + (f' (left out: {left_text(listing.left)})' if listing.left else ''))
+    for kind, missing in dict(no_image=listing.no_image, no_mask=listing.no_mask).items():
+        name, path = next(iter(missing.items()), ('', ''))
+        check(not missing, f'{listing.named_by} names {name!r}, so {path} should exist',
+              f'no such file ({len(missing)} of {len(listing.names)} are missing)', listing.remedy.get(kind, ''))
+    return listing
+
 def find_items(
     root: Path,      # Folder of the data set, or a parent
     layout: Layout,  # Where its files are
     split: str,      # train, val, ...
 ) -> tuple[list[Item], str]:
     "Every picture of a split with its mask, and the file or folder that named them"
-    listing = list_split(root, layout, split)
-    for missing in (listing.no_image, listing.no_mask):
-        name, path = next(iter(missing.items()), ('', ''))
-        check(not missing, f'{listing.named_by} names {name!r}, so {path} should exist',
-              f'no such file ({len(missing)} of {len(listing.names)} are missing)',
-              'Restore the files, or take the names off the list.')
+    listing = whole_listing(root, layout, split)
     return listing.items, listing.named_by
 
 # %% ../../nbs/03_data/03_layouts.ipynb #7307bea5

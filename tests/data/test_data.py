@@ -86,7 +86,12 @@ def test_list_of_paths(voc):
     "The lists of DeepLab name picture and mask"
     names = ['2007_000001', '2007_000000']
     lines(voc/VOC/'train_aug.txt', [f'/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png' for n in names])
-    assert [i.key for i in load_dataset('voc12', voc).items] == names
+    fails(["train_aug.txt names '2007_000000'", 'SegmentationClassAug/2007_000000.png', 'leave the masks out'], load_dataset, 'voc12', voc)
+    mask(voc/'SegmentationClassAug/2007_000000.png', [0, 9], palette=False)
+    data = load_dataset('voc12', voc)
+    assert [i.key for i in data.items] == names and [values(s) for s in data] == [[6, 255], [8, 255]]
+    lines(voc/VOC/'val.txt', [f'/JPEGImages/{n}.jpg /SegmentationClass/{n}.png' for n in names])
+    assert [values(s) for s in load_dataset('voc12', voc, 'val')] == [[1, 19, 255], [0, 19, 255]]
 
 
 def test_context(tmp_path):
@@ -365,14 +370,15 @@ def test_pictures_of_any_mode(tmp_path, mode, kind):
 def test_sixteen_bits_are_not_cut_down(tmp_path):
     Image.fromarray(np.full((40, 60), 4000, np.uint16)).save(tmp_path/'a.png')
     fails('8 bits', read_picture, tmp_path/'a.png')
-    fails('mode I', read_mask, tmp_path/'a.png')  # 'I' or 'I;16', by the version of Pillow
+    assert read_mask(tmp_path/'a.png').unique().tolist() == [4000]
 
 
-def test_orientation_mark_is_not_applied(tmp_path):
+def test_orientation_mark_is_applied_where_it_is_asked_for(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     picture(tmp_path/'a.jpg', exif=exif)
     assert read_picture(tmp_path/'a.jpg').shape == (3, 40, 60)
+    assert read_picture(tmp_path/'a.jpg', orientation='exif').shape == (3, 60, 40)
 
 
 def test_label_map():

@@ -73,7 +73,7 @@ CHANGES = {
                 '`palette` was nothing, now [0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]'),
     'map': (lambda r: described(r, unseen=['sofa'], map={'0': 1, '1': 'road', '2': 2, '3': 3, '4': 3}),
             '`map` was nothing, now 0 -> 1, 1 -> 0, 4 -> 3'),
-    'orientation': (lambda r: described(r, unseen=['sofa'], orientation='stored'), '`orientation` was exif, now stored'),
+    'orientation': (lambda r: described(r, unseen=['sofa'], orientation='stored'), '`orientation` was nothing, now stored'),
     'a list': (lambda r: lines(r/'train.txt', ['a', 'b']), '`pictures` were 4, now 2')}
 
 
