@@ -16,7 +16,7 @@ RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORK
 
 .DEFAULT_GOAL := help
 .PHONY: help check-python setup demo test test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
-        test-browser clean-room constraints lab export clean outputs prepare readme lint docs
+        test-browser mutants clean-room constraints lab export clean outputs prepare readme lint docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ test-lowest:  ## every notebook and test with the lowest version of each direct 
 test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
 	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
 	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore/test_browser.py
+
+# WORDS="transport BGR" runs those with one of the words in name, module or tests.
+mutants: check-python  ## faults made by hand in a copy of the package, each of which its tests have to see
+	@$(HIDE_GPU) $(BIN)/python tests/mutants/run.py --workers $(WORKERS) $(WORDS)
 
 clean-room: check-python  ## build wheel and sdist; install each far from here and run the demo there
 	$(BIN)/python scripts/clean_room.py --python $(BIN)/python

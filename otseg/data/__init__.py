@@ -4,6 +4,8 @@ from otseg import faces
 __getattr__, __dir__, __all__ = faces(__name__, dict(
     toy='ToyScenes toy_scene',
     layouts='LAYOUTS',
-    reading='SegmentationDataset collate load_dataset read_mask read_picture',
+    pictures='read_picture',
+    masks='read_mask',
+    reading='SegmentationDataset collate load_dataset',
     check='check_dataset',
 ))

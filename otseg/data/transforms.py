@@ -6,10 +6,12 @@ Docs: https://otseg.github.io/otseg/03_data/transforms.html.md"""
 
 # %% auto #0
 __all__ = ['keep_ratio_size', 'KeepRatioResize', 'CategoryRatioCrop', 'PhotometricDistort', 'PadTo', 'train_transform',
-           'eval_transform']
+           'eval_transform', 'Preprocess']
 
 # %% ../../nbs/03_data/02_transforms.ipynb #df9146c8
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -155,3 +157,47 @@ def eval_transform(
     "Resize the picture only; labels keep the size of their file, at which the prediction is scored"
     resized = KeepRatioResize(resize, min_side=min_side, masks=False)
     return v2.Compose([resized, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
+
+# %% ../../nbs/03_data/02_transforms.ipynb #b7c0de02
+@dataclass(frozen=True)
+class Preprocess:
+    "What a picture goes through before a model that is no longer trained, and the windows in which it is seen"
+    size: int | tuple[int, int] | None = (2048, 512)  # Limits of long and short side; one number: short side; None: its own size
+    min_side: int | None = 512                        # Smallest short side, over the limit of the long side; None: any
+    mean: tuple[float, ...] = CLIP_MEAN               # Mean colour in [0, 1]
+    std: tuple[float, ...] = CLIP_STD                 # Standard deviation of the colour
+    window: int = 512                                 # Side of the window; the model was trained on pictures of this size
+    stride: int = 426                                 # Pixels from one window to the next, 1..window
+
+    def __post_init__(self):
+        for name in ('size', 'mean', 'std'):  # as JSON has them
+            if isinstance(value := getattr(self, name), list): object.__setattr__(self, name, tuple(value))
+        whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0
+        real = lambda v: isinstance(v, (int, float)) and 0 < v < math.inf
+        pair = isinstance(self.size, tuple) and len(self.size) == 2 and all(map(real, self.size))
+        check(self.size is None or pair or whole(self.size), '`size` should be a side or two in pixels', repr(self.size))
+        for name in ('window', 'stride', 'min_side'):
+            value = getattr(self, name)
+            check(whole(value) or (name == 'min_side' and value is None), f'`{name}` should be a positive number of pixels',
+                  repr(value))
+        check(self.stride <= self.window, f'`stride` should be at most the window of {self.window} pixels', self.stride)
+        for name in ('mean', 'std'):
+            value, kind = getattr(self, name), 'positive ' * (name == 'std')
+            ok = isinstance(value, tuple) and len(value) == 3 and all(
+                isinstance(v, (int, float)) and math.isfinite(v) and (not kind or v > 0) for v in value)
+            check(ok, f'`{name}` should be three {kind}numbers', repr(value))
+
+    @property
+    def limits(self) -> tuple[int, int] | None:
+        "Limits of the long and short side, as in `keep_ratio_size`; None: the picture's own size"
+        return (10**6, self.size) if isinstance(self.size, int) else self.size
+
+    def resized(self,
+        size: tuple[int, int],  # (H, W) of a picture
+    ) -> tuple[int, int]:
+        "(H, W) at which the model sees it"
+        return keep_ratio_size(size, self.limits, min_side=self.min_side)
+
+    def eval_transform(self) -> Callable:
+        "As the function `eval_transform`"
+        return eval_transform(resize=self.limits, min_side=self.min_side, mean=self.mean, std=self.std)

@@ -37,17 +37,17 @@ def _spread(total, n):
     n = total if n is None else min(n, total)
     return [i * total // n for i in range(n)]
 
-def _add(found, maps, labels, groups):
+def _add(rows, maps, labels, groups):
     "The measures of one picture, (k, n, h, w), to each group that has a class in it"
     present = {*labels.unique().tolist()} - {IGNORE}
     for name, members in groups.items():
-        own = sorted(present & members)
-        if own: found.setdefault(name, []).append(prompt_diversity(maps[own]).to_dict())
+        classes = sorted(present & members)
+        if classes: rows.setdefault(name, []).append(prompt_diversity(maps[classes]).to_dict())
 
 def _means(rows):
     "Means over pictures, without those that have no value"
     values = {key: [r[key] for r in rows if r[key] is not None] for key in rows[0]}
-    return {key: round(fmean(own), 5) if own else None for key, own in values.items()} | dict(pictures=len(rows))
+    return {key: round(fmean(v), 5) if v else None for key, v in values.items()} | dict(pictures=len(rows))
 
 # %% ../../nbs/04_evaluate/02_diversity.ipynb #9f8dadc3
 @torch.no_grad()
@@ -62,7 +62,7 @@ def measure_diversity(
     "Means over the classes in each picture, then over pictures, by place and by group: all, seen, unseen classes"
     check(n is None or n > 0, '`n` should be positive', n)
     check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))
-    device, training, found = next(model.parameters()).device, model.training, {}
+    device, training, rows = next(model.parameters()).device, model.training, {}
     groups = dict(all={*range(len(vocab))}, seen={*vocab.seen}, unseen={*vocab.unseen})
     loader = DataLoader(Subset(data, _spread(len(data), n)), batch_size=batch_size, collate_fn=collate)
     model.eval()
@@ -70,10 +70,9 @@ def measure_diversity(
         for batch in loader:
             x, t = batch['image'].to(device), text.to(device)
             for place, maps in map_places(model(x, t, class_chunk=model.class_chunk(x, t))).items():
-                own = found.setdefault(place, {})
-                for some, labels in zip(maps, batch['labels']): _add(own, some, labels, groups)
+                for picture, labels in zip(maps, batch['labels']): _add(rows.setdefault(place, {}), picture, labels, groups)
     finally: model.train(training)
-    return {place: {g: _means(rows) for g, rows in own.items()} for place, own in found.items()}
+    return {place: {g: _means(r) for g, r in by_group.items()} for place, by_group in rows.items()}
 
 # %% ../../nbs/04_evaluate/02_diversity.ipynb #b617777c
 def text_diversity(
@@ -82,8 +81,8 @@ def text_diversity(
 ) -> dict[str, float | None]:
     "Mean pairwise cosine of a class's text embeddings, mean over all, seen, unseen classes; None without a pair"
     cosine = text_cosine(text)
-    means = {g: float(cosine[list(own)].nanmean())
-             for g, own in dict(all=range(len(vocab)), seen=vocab.seen, unseen=vocab.unseen).items()}
+    means = {g: float(cosine[list(classes)].nanmean())
+             for g, classes in dict(all=range(len(vocab)), seen=vocab.seen, unseen=vocab.unseen).items()}
     return {g: None if x != x else round(x, 5) for g, x in means.items()}
 
 # %% ../../nbs/04_evaluate/02_diversity.ipynb #db2964c1
@@ -91,14 +90,14 @@ MEASURES = dict(correlation='correlation', js_distance='JS distance', overlap='o
                 split_entropy='split entropy')
 
 def diversity_report(
-    found: dict[str, dict],  # As from `measure_diversity`
+    measured: dict[str, dict],  # As from `measure_diversity`
 ) -> str:
     "One line per place and group of classes, as text"
     def cell(value, name): return f'{"-" if value is None else f"{value:.3f}":>{len(name)}}'
-    wide = max(len('prompt maps'), *map(len, found))
+    wide = max(len('prompt maps'), *map(len, measured))
     lines = [f'{"prompt maps":<{wide}}  classes  {"  ".join(MEASURES.values())}']
-    for place, own in found.items():
-        for group in (g for g in ('seen', 'unseen') if g in own):
-            cells = '  '.join(cell(own[group][key], name) for key, name in MEASURES.items())
+    for place, groups in measured.items():
+        for group in (g for g in ('seen', 'unseen') if g in groups):
+            cells = '  '.join(cell(groups[group][key], name) for key, name in MEASURES.items())
             lines.append(f'{place:<{wide}}  {group:<7}  {cells}')
     return '\n'.join(lines)

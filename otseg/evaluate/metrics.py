@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from ..core import IGNORE, check
 
@@ -60,7 +59,8 @@ class ConfusionMatrix:
         _check_range(labels, self.k, 'labels', f'Map the labels onto the vocabulary, others to {IGNORE}.')
         _check_range(prediction, self.k, 'prediction', 'Take the arg-max over exactly the classes of the vocabulary.')
         self.counts = self.counts.to(labels.device)
-        if labels.numel(): self.counts += multiclass_confusion_matrix(prediction, labels, self.k, validate_args=False)
+        pairs = (labels * self.k + prediction).flatten()
+        self.counts = self.counts + pairs.bincount(minlength=self.k**2).view(self.k, self.k)
         return self
 
     def __add__(self, other):
@@ -213,9 +213,9 @@ def prompt_diversity(
     n, m = maps.shape[-2:]
     flat, mass = _flat_and_mass(maps)
     pairs = _pairs(maps, flat, mass, *torch.triu_indices(n, n, offset=1, device=maps.device))
-    own = _entropy(mass).mean(-1)
-    split = (1 - (_entropy(mass.mean(-2)) - own) / math.log2(n)).clamp(0, 1) if n > 1 else own * math.nan
-    wide = own / math.log2(m) if m > 1 else own * math.nan
+    entropy = _entropy(mass).mean(-1)
+    split = (1 - (_entropy(mass.mean(-2)) - entropy) / math.log2(n)).clamp(0, 1) if n > 1 else entropy * math.nan
+    wide = entropy / math.log2(m) if m > 1 else entropy * math.nan
     return PromptDiversity(**{k: v.nanmean(-1).float() for k, v in pairs.items()}, entropy=wide.float(),
                            split_entropy=split.float())
 

@@ -27,22 +27,22 @@ def printed_table(
 
 def _notes(table: int) -> dict[tuple, str]:
     "(setting, row, column) -> remark on a printed cell"
-    found = [(cell.split('|'), n['note']) for n in read_json(asset_path('paper.json'))['notes'] for cell in n['cells']]
-    return {tuple(cell): note for (number, *cell), note in found if number == str(table)}
+    cells = [(cell.split('|'), n['note']) for n in read_json(asset_path('paper.json'))['notes'] for cell in n['cells']]
+    return {tuple(cell): note for (number, *cell), note in cells if number == str(table)}
 
 # %% ../../nbs/04_evaluate/03_paper.ipynb #81da5036
 def misfits(
     table: int,  # 1, 2 or 4
 ) -> list[tuple[str, str, str]]:
     "Cells (setting, row, column) whose hIoU is no harmonic mean of what is printed beside it, however that was rounded"
-    found = []
+    cells_apart = []
     for setting, rows in printed_table(table).items():
         for (row, cells), column in product(rows.items(), next(iter(rows.values()))):
             if not isinstance(cells[column], list): continue
             u, s, h = cells[column]
             low, high = (harmonic_mean(s + e, u + e) for e in (-.05, .05))
-            if not (low < h + .05 - 1e-9 and h - .05 + 1e-9 < high): found.append((setting, row, column))
-    return found
+            if not (low < h + .05 - 1e-9 and h - .05 + 1e-9 < high): cells_apart.append((setting, row, column))
+    return cells_apart
 
 # %% ../../nbs/04_evaluate/03_paper.ipynb #2d7896d6
 KIND = 'otseg-eval'  # mark of a result file
@@ -61,13 +61,13 @@ def read_results(
 ) -> list[dict]:
     "The results of `otseg-eval` in a folder, each with its file"
     check(Path(folder).is_dir(), f'{folder} should be a folder of results', 'no such folder', 'Pass --results FOLDER.')
-    found = [(path, read_json(path)) for path in sorted(Path(folder).rglob('*.json')) if path.is_file()]
-    found = [(path, r) for path, r in found if isinstance(r, dict) and r.get('kind') == KIND]
-    for path, r in found:
+    results = [(path, read_json(path)) for path in sorted(Path(folder).rglob('*.json')) if path.is_file()]
+    results = [(path, r) for path, r in results if isinstance(r, dict) and r.get('kind') == KIND]
+    for path, r in results:
         wrong = _unusable(r, RESULT) or [k for option in r['options'] for k in _unusable(option, OPTION)]
         check(not wrong, f'{path} should be a whole result of otseg-eval', f'no usable {", ".join(wrong[:3])}',
               'Restore it, or score the checkpoint again.')
-    return [r | dict(file=path.relative_to(folder).as_posix()) for path, r in found]
+    return [r | dict(file=path.relative_to(folder).as_posix()) for path, r in results]
 
 def _cell_of(result: dict, table: int) -> tuple[str, str] | None:
     "Setting and column of a result; None if it does not belong to the table"
@@ -82,15 +82,15 @@ def our_cells(
 ) -> dict[tuple[str, str, str], list]:
     "(setting, row, column) -> numbers in percent of each result, as the table prints them"
     rows = {1.: 'decoder', 0.: 'score map', .5: 'both'} if table == 4 else {1.: 'OTSeg', .5: 'OTSeg+'}
-    keys, found = ('miou',) if table == 2 else ('miou_unseen', 'miou_seen', 'hiou'), {}
+    keys, cells = ('miou',) if table == 2 else ('miou_unseen', 'miou_seen', 'hiou'), {}
     for result in results:
         for option in result['options'] if _cell_of(result, table) else ():
             setting, column = _cell_of(result, table)
             row = rows.get(option['blend']) if result['method'] == 'OTSeg' else result['method']
             if row is None or option['seen_penalty'] != result['seen_penalty']: continue
             values = [None if option[k] is None else 100 * option[k] for k in keys]
-            found.setdefault((setting, row, column), []).append(values)
-    return found
+            cells.setdefault((setting, row, column), []).append(values)
+    return cells
 
 # %% ../../nbs/04_evaluate/03_paper.ipynb #ac3a5802
 NAMES = dict(voc12='VOC 2012', context59='PASCAL Context', cocostuff171='COCO-Stuff', ade150='ADE20K')

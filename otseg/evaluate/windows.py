@@ -114,13 +114,16 @@ class SlidingOutput:
 
     def labels(self,
         size: tuple[int, int]=None,  # Size (H, W) of the labels; None = of the pictures
-        **kwargs,                    # As in `mask_probs`: blend, seen, seen_penalty
+        *,
+        blend: float=0.5,            # 1 decoder, 0 score map, 0.5 OTSeg+
+        seen=None,                   # Indices whose probability is lowered; None = none
+        seen_penalty: float=0.1,     # By how much
     ) -> Int[Tensor, "b H W"]:
         "Class with the highest score after bilinear enlargement"
         size = tuple(size or self.size)
         step = self._step(size, len(self.outputs[0].score_map))
-        parts = (self.mask_probs(classes=slice(i, i + step), **kwargs) for i in range(0, self.n_classes, step))
-        return _winner(_enlarge(part, size) for part in parts)
+        chunks = (slice(i, i + step) for i in range(0, self.n_classes, step))
+        return _winner(_enlarge(self.mask_probs(blend, seen, seen_penalty, c), size) for c in chunks)
 
 # %% ../../nbs/04_evaluate/01_windows.ipynb #8747508b
 @torch.no_grad()
@@ -191,10 +194,13 @@ def predict_probs(
     blend: float=0.5,                  # 1 decoder, 0 score map, 0.5 OTSeg+
     seen=None,                         # Indices whose probability is lowered; None = none
     seen_penalty: float=0.1,           # By how much
-    **kwargs,                          # Passed to `predict_windows`: window, stride, batch_size
+    window: int=None,                  # Side of the window; None = the whole picture at once
+    stride: int=None,                  # Step between windows; None = window
+    batch_size: int=8,                 # Windows at a time
 ) -> Float[Tensor, "b k H W"]:
     "Mask probabilities of all classes; for labels alone, `predict_windows(...).labels` takes less memory"
-    return predict_windows(model, image, text, **kwargs).mask_probs(blend, seen, seen_penalty)
+    out = predict_windows(model, image, text, window=window, stride=stride, batch_size=batch_size)
+    return out.mask_probs(blend, seen, seen_penalty)
 
 # %% ../../nbs/04_evaluate/01_windows.ipynb #a18852b4
 def predict_labels(
@@ -209,8 +215,8 @@ def predict_labels(
 # %% ../../nbs/04_evaluate/01_windows.ipynb #297f52dc
 def rank_and_size() -> tuple[int, int]:
     "Number of this process among those of `torch.distributed`, and how many there are; 0 and 1 without them"
-    there = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
+    launched = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if launched else (0, 1)
 
 def own_share(
     n: int,  # Pictures of the data set
@@ -224,7 +230,7 @@ def _add_up(counts, device):
     if rank_and_size()[1] == 1: return
     total = torch.stack([c.counts.to(device) for c in counts.values()])
     dist.all_reduce(total)
-    for c, own in zip(counts.values(), total): c.counts = own
+    for confusion, added in zip(counts.values(), total): confusion.counts = added
 
 # %% ../../nbs/04_evaluate/01_windows.ipynb #e9ad9c43
 @torch.no_grad()
@@ -237,7 +243,9 @@ def count_pixels(
     *,
     progress: bool=False,          # Show a progress bar
     distributed: bool=False,       # Add up over processes: `loader` gives this one's share, as from `own_share`
-    **kwargs,                      # Passed to `predict_windows`: window, stride, batch_size
+    window: int=None,              # Side of the window; None = the whole picture at once
+    stride: int=None,              # Step between windows; None = window
+    batch_size: int=8,             # Windows at a time
 ) -> dict[tuple[float, float], ConfusionMatrix]:
     "Confusion matrix of every pair, from one forward pass per window; the model is left as it was"
     check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))
@@ -247,12 +255,13 @@ def count_pixels(
     model.eval()
     try:
         for batch in tqdm(loader, disable=not progress, desc='evaluate', unit='batch'):
-            out = predict_windows(model, batch['image'].to(device), text.to(device), **kwargs)
+            out = predict_windows(model, batch['image'].to(device), text.to(device), window=window, stride=stride,
+                                  batch_size=batch_size)
             truth = batch['labels'].to(device)
             inside = (truth.flatten() != IGNORE).nonzero()[:, 0]
-            found = label_options(out, options, truth.shape[-2:], seen)
+            predicted = label_options(out, options, truth.shape[-2:], seen)
             truth = truth.flatten().index_select(0, inside)  # a fifth of the time of indexing
-            for o, labels in found.items(): counts[o].update(labels.flatten().index_select(0, inside), truth)
+            for o, labels in predicted.items(): counts[o].update(labels.flatten().index_select(0, inside), truth)
     finally: model.train(training)
     if distributed: _add_up(counts, device)
     return counts
@@ -264,12 +273,19 @@ def evaluate_options(
     text: Float[Tensor, "k n d"],  # As in `count_pixels`
     vocab: Vocab,                  # Which classes are seen and unseen
     options: Sequence[tuple[float, float]]=((.5, .1),),  # Pairs of blend and seen penalty
-    **kwargs,                      # Passed to `count_pixels`: progress, distributed, window, stride, batch_size
+    *,
+    progress: bool=False,          # Show a progress bar
+    distributed: bool=False,       # Add up over processes: `loader` gives this one's share, as from `own_share`
+    window: int=None,              # Side of the window; None = the whole picture at once
+    stride: int=None,              # Step between windows; None = window
+    batch_size: int=8,             # Windows at a time
 ) -> dict[tuple[float, float], Scores]:
     "mIoU(S), mIoU(U), hIoU and per-class IoU of a model on a data set, for every pair from one pass"
-    counts = count_pixels(model, loader, text, vocab, options, **kwargs)
+    counts = count_pixels(model, loader, text, vocab, options, progress=progress, distributed=distributed,
+                          window=window, stride=stride, batch_size=batch_size)
     return {o: segmentation_scores(c, vocab.seen, vocab.unseen) for o, c in counts.items()}
 
+# %% ../../nbs/04_evaluate/01_windows.ipynb #f3646375
 def evaluate(
     model: OTSeg,
     loader: Iterable[dict],        # As in `count_pixels`
@@ -278,7 +294,13 @@ def evaluate(
     *,
     blend: float=0.5,              # 1 decoder, 0 score map, 0.5 OTSeg+
     seen_penalty: float=0.1,       # Lowers seen classes, where there are unseen ones
-    **kwargs,                      # Passed to `count_pixels`: progress, distributed, window, stride, batch_size
+    progress: bool=False,          # Show a progress bar
+    distributed: bool=False,       # Add up over processes: `loader` gives this one's share, as from `own_share`
+    window: int=None,              # Side of the window; None = the whole picture at once
+    stride: int=None,              # Step between windows; None = window
+    batch_size: int=8,             # Windows at a time
 ) -> Scores:
     "The scores of one pair"
-    return evaluate_options(model, loader, text, vocab, [(blend, seen_penalty)], **kwargs)[blend, seen_penalty]
+    option = blend, seen_penalty
+    return evaluate_options(model, loader, text, vocab, [option], progress=progress, distributed=distributed,
+                            window=window, stride=stride, batch_size=batch_size)[option]

@@ -41,7 +41,7 @@ def make_handles(
     classes: str,    # Asked for; '' = those of training
 ) -> SimpleNamespace:
     "Everything that can be moved"
-    c, r, (h, w) = probe.model.config, probe.segmenter.recipe, probe.grid
+    c, s, (h, w) = probe.model.config, probe.segmenter, probe.grid
     attentions = [(f'{a.label} ({"" if a.transports else "no "}transport)', name) for name, a in ATTENTIONS.items()]
     def slide(text, value, high=1., step=.05):
         return labelled(widgets.FloatSlider, text, value=value, max=high, step=step)
@@ -58,8 +58,8 @@ def make_handles(
         eps=labelled(widgets.FloatLogSlider, 'ε', value=c.eps, min=min(-2., math.log10(c.eps)),
                      max=max(0., math.log10(c.eps)), step=.05, readout_format='.3f'),
         iterations=labelled(widgets.SelectionSlider, 'iterations', options=ITERATIONS, value=ITERATIONS[-1]),
-        blend=slide('blend λ', .5 if r.blend is None else r.blend),
-        penalty=slide('seen penalty', r.seen_penalty, max(.5, r.seen_penalty), .01),
+        blend=slide('blend λ', s.blend),
+        penalty=slide('seen penalty', s.seen_penalty, max(.5, s.seen_penalty), .01),
         opacity=slide('opacity', .75), row=labelled(widgets.IntSlider, 'row', value=h // 2, max=h - 1),
         column=labelled(widgets.IntSlider, 'column', value=w // 2, max=w - 1),
         save=widgets.Button(description='save figure', layout=dict(width='auto')))

@@ -81,8 +81,8 @@ class Probe:
         picture,  # As in `load_photograph`
     ) -> None:
         "Look at another picture"
-        photo, recipe = load_photograph(picture), self.segmenter.recipe
-        whole = WholePicture(self.model, Preparation(recipe)(photo)[None], self.question.text, 2 * recipe.image_size)
+        photo, preprocess = load_photograph(picture), self.segmenter.preprocess
+        whole = WholePicture(self.model, Preparation(preprocess)(photo)[None], self.question.text, 2 * preprocess.window)
         self.tokens, self.size = whole.tokens, tuple(whole.image.shape[-2:])
         self.picture, self.version = photo, self.version + 1
 

@@ -37,8 +37,8 @@ class RelationshipDescriptor(nn.Module):
         text: Float[Tensor, "k n d"],  # Unit vectors, one per class and text prompt
     ) -> Float[Tensor, "b k n d"]:
         product, plain = self.linear.weight.chunk(2, dim=1)
-        own = product * cls[:, None] + plain  # (b, d, d), the map of each picture
-        tokens = torch.baddbmm(self.linear.bias, text.flatten(0, 1).expand(len(cls), -1, -1), own.mT)
+        per_picture = product * cls[:, None] + plain  # (b, d, d), the map of each picture
+        tokens = torch.baddbmm(self.linear.bias, text.flatten(0, 1).expand(len(cls), -1, -1), per_picture.mT)
         return tokens.unflatten(1, text.shape[:2])
 
 # %% ../../nbs/02_model/02_decoder.ipynb #7d1371f7

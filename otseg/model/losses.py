@@ -195,8 +195,8 @@ def otseg_loss(
         for function, names in functions.items():
             if used.keys().isdisjoint(names): continue
             more = dict(alpha=alpha, gamma=gamma) if 'focal' in names else {}
-            found = function(logits, masks, num_masks, valid, **more)
-            for name, value in zip(names, found if len(names) > 1 else (found,), strict=True):
+            values = function(logits, masks, num_masks, valid, **more)
+            for name, value in zip(names, values if len(names) > 1 else (values,), strict=True):
                 if name in used: terms[f'{path}_{name}'] = used[name] * value
     return dict(loss=sum(terms.values()), **terms)
 

@@ -107,10 +107,10 @@ class OTSegConfig:
             check(value is None or value > 0, f'`{name}` should be positive', value)
         check(0 <= self.dropout < 1, '`dropout` should lie in 0..1, 1 excluded', self.dropout)
         check(self.vpt_tokens >= 0, '`vpt_tokens` should be 0 or more', self.vpt_tokens)
-        own = clip_config(self.clip)
+        described = clip_config(self.clip)
         if str(self.clip).endswith('.json'): self.clip = read_json(self.clip)  # a checkpoint should not need the file
-        self.image_mean = tuple(self.image_mean or own['image_mean'])
-        self.image_std = tuple(self.image_std or own['image_std'])
+        self.image_mean = tuple(self.image_mean or described['image_mean'])
+        self.image_std = tuple(self.image_std or described['image_std'])
         for name in ('image_mean', 'image_std'):
             value = getattr(self, name)
             check(len(value) == 3 and all(isinstance(v, (int, float)) for v in value), f'`{name}` should be three numbers', value)
@@ -132,7 +132,7 @@ class OTSegConfig:
         cache: Path=None,  # As in `text_embeddings`
     ) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary by this model's CLIP"
-        return text_embeddings(vocab.texts(), self.clip, self.text_weights or self.weights, cache)
+        return text_embeddings(vocab.texts(), self.clip, self.text_weights or self.weights, cache, vocab.names)
 
 # %% ../../nbs/02_model/03_otseg.ipynb #83483f07
 class OTSegHead(nn.Module):
@@ -249,9 +249,9 @@ def interpolate_weights(
     "A new model with the trained weights (1 - share) start + share end"
     check(0 <= share <= 1, '`share` should lie in 0..1', share)
     check(start.config == end.config, 'both models should have one configuration', 'two', 'Build both from one OTSegConfig.')
-    model, left = copy.deepcopy(end), dict(start.named_parameters())
+    model, started = copy.deepcopy(end), dict(start.named_parameters())
     for name, p in model.named_parameters():
-        if p.requires_grad: p.lerp_(left[name].to(p), 1 - share)
+        if p.requires_grad: p.lerp_(started[name].to(p), 1 - share)
     return model
 
 # %% ../../nbs/02_model/03_otseg.ipynb #773021e3

@@ -114,13 +114,13 @@ class Vocab:
     text_prompts: tuple[tuple[str, ...], ...] | None = None  # n sentences per class, instead of templates; None: none
 
     def __post_init__(self):
-        names, own = _clean_names(self.names), self.text_prompts
-        if own is not None:
-            own, hint = _clean_prompts(own, names), 'Leave one of the two out.'
+        names, prompts = _clean_names(self.names), self.text_prompts
+        if prompts is not None:
+            prompts, hint = _clean_prompts(prompts, names), 'Leave one of the two out.'
             check(not self.templates, '`templates` should not be given beside `text_prompts`', self.templates, hint)
-        templates = () if own else load_templates('6' if self.templates is None else self.templates)
+        templates = () if prompts else load_templates('6' if self.templates is None else self.templates)
         unseen, palette = _clean_unseen(self.unseen, len(names)), _clean_palette(self.palette, len(names))
-        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates, text_prompts=own)
+        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates, text_prompts=prompts)
         for k, v in clean.items(): object.__setattr__(self, k, v)
 
     def __len__(self) -> int: return len(self.names)
@@ -161,9 +161,9 @@ class Vocab:
 @patch
 def to_dict(self: Vocab) -> dict:
     "Plain lists and strings for JSON"
-    own = dict(text_prompts=self.texts()) if self.text_prompts else dict(templates=list(self.templates))
+    prompts = dict(text_prompts=self.texts()) if self.text_prompts else dict(templates=list(self.templates))
     return dict(name=self.name, names=list(self.names), unseen=list(self.unseen),
-                palette=[list(c) for c in self.palette], **own, source=self.source)
+                palette=[list(c) for c in self.palette], **prompts, source=self.source)
 
 @patch(cls_method=True)
 def from_dict(cls: Vocab,

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core import check, l2_normalize, seeded, unknown_name
+from ..core import check, environment, l2_normalize, seeded, unknown_name
 from ..transport import mpsa
 from ..transport.entropic import SinkhornOutput, sinkhorn
 from ..transport.solvers import spread_scores, textbook_sinkhorn
@@ -33,7 +33,6 @@ from ..data.reading import collate, load_dataset
 from ..data.toy import toy_scene
 from ..evaluate.windows import predict_windows
 from ..train.recipes import recipe_from_dict
-from ..train.run import environment
 from ..train.step import forward_loss
 from .measure import measure, model_counts, saved_bytes
 

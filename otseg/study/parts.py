@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data.reading import ToyDataset
-from ..data.drawing import PARTS
+from ..data.drawing import THING_PARTS
 from ..model.otseg import OTSeg
 from ..transport.mpsa import cosine_scores, prompt_plan
 from ..data.toy import TOY_NAMES, TOY_PARTS, part_phrase
@@ -33,8 +33,8 @@ def part_prompts(
     name: str,  # A class of the toy world
 ) -> list[str]:
     "The phrase of each part in each template, part after part; without parts the official templates"
-    if name not in PARTS: return fill_templates([name], load_templates(str(N_PROMPTS)))[0]
-    phrases = [part_phrase(name, p) for p in PARTS[name]]
+    if name not in THING_PARTS: return fill_templates([name], load_templates(str(N_PROMPTS)))[0]
+    phrases = [part_phrase(name, p) for p in THING_PARTS[name]]
     return sum(fill_templates(phrases, PART_TEMPLATES[:N_PROMPTS // len(phrases)]), [])
 
 def part_vocab(

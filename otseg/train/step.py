@@ -24,7 +24,7 @@ from ..core import check, write_json
 from ..model.losses import count_masks, otseg_loss, pseudo_labels
 from ..model.otseg import OTSeg
 from .recipes import Recipe, learning_rate
-from .run import NotFinite, whole
+from .run import NotFinite, full_tensors
 from .batches import mix_seed
 from ..model.vocab import Vocab
 
@@ -72,6 +72,8 @@ def _norm(accelerator, model, optimizer, limit):
     accelerator.unscale_gradients(optimizer)
     return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
+
+# %% ../../nbs/06_train/04_step.ipynb #bc60bc00
 def train_step(
     accelerator: Accelerator,
     model: torch.nn.Module,            # As from its `prepare`
@@ -82,7 +84,7 @@ def train_step(
     vocab: Vocab,
     step: int,                         # Counted from 0
 ) -> dict[str, float]:
-    "One optimiser step; loss terms of the global batch, norm of its gradient, learning rate. NotFinite if one is not"
+    "One optimiser step; loss terms of the global batch, norm of its gradient, learning rate, masks. NotFinite if one is not"
     lr = learning_rate(recipe, step)
     for group in optimizer.param_groups: group['lr'] = lr
     optimizer.zero_grad()
@@ -92,13 +94,14 @@ def train_step(
     scale = accelerator.num_processes / masks  # each process holds the mean over processes of a sum over masks
     for p in model.parameters():
         if p.grad is not None: p.grad.mul_(scale)
-    norm = whole(_norm(accelerator, model, optimizer, recipe.clip_norm))
-    values = dict(zip(total, (summed[1:] / masks).tolist()), norm=float(norm), lr=lr)
+    norm = full_tensors(_norm(accelerator, model, optimizer, recipe.clip_norm))
+    count, *means = torch.cat([summed[:1], summed[1:] / masks]).tolist()
+    values = dict(zip(total, means), norm=float(norm), lr=lr)
     overflow = recipe.precision == 'fp16'  # of the gradient is part of scaling the loss: such a step is left out
     if not math.isfinite(values['loss'] + (0 if overflow else values['norm'])):
         raise NotFinite(step, values, gather_object([k for b in batches for k in b['key']]))
     optimizer.step()
-    return values
+    return values | dict(masks=int(count))
 
 # %% ../../nbs/06_train/04_step.ipynb #9119a20e
 def note_skipped(
@@ -108,8 +111,8 @@ def note_skipped(
     folder: Path=None,      # Where skipped.json is written; None in processes that do not write
 ) -> None:
     "Add what was skipped for these batches, in any process; one more than `skip_bad` allows is the error"
-    found = [x for b in batches for x in b['skipped'].items()]
-    for index, why in gather_object(found) if recipe.skip_bad else ():
+    new = [x for b in batches for x in b['skipped'].items()]
+    for index, why in gather_object(new) if recipe.skip_bad else ():
         if str(index) in skipped: continue
         before = f'{len(skipped)} were skipped before it (--skip_bad).'
         check(len(skipped) < recipe.skip_bad, why.rstrip('.'), None, before)

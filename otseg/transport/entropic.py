@@ -169,13 +169,13 @@ def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, to
                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(cost.device.type, enabled=False):
         out = _solve(cost, a, b, eps, max_iter, tol, method, bound)
-        left = ~(out[3] <= tol)
-        if _is_fused(cost, method) and left.any():
-            mass = (w if len(w) == 1 else w[left] for w in (a, b))
-            again = _solve(cost[left], *mass, eps, max_iter, tol, 'newton', bound)
-            for whole, part in zip(out, again): whole[left] = part
-            left = ~(out[3] <= tol)
-    if left.any():
+        unsolved = ~(out[3] <= tol)
+        if _is_fused(cost, method) and unsolved.any():
+            mass = (w if len(w) == 1 else w[unsolved] for w in (a, b))
+            again = _solve(cost[unsolved], *mass, eps, max_iter, tol, 'newton', bound)
+            for whole, part in zip(out, again): whole[unsolved] = part
+            unsolved = ~(out[3] <= tol)
+    if unsolved.any():
         warnings.warn(f'some transport problems stopped after {max_iter} iterations with a marginal error above '
                       f'{tol:.0e} (see `err` of the result). Raise `max_iter`, `eps` or `tol`.', stacklevel=2)
     return tuple(out)

@@ -175,7 +175,7 @@ def _gpu_obstacle(device):
 def fused_obstacle(
     cost: Tensor,  # Costs of a batch of problems (b, m, n)
 ) -> tuple[str, str] | None:
-    "What the kernels need that these costs lack, and what there is instead; None if they take them"
+    "What the kernels need that these costs lack, and what came instead; None if they take them"
     if triton is None: return 'Triton', 'none installed'
     if why := _gpu_obstacle(cost.device): return why
     if cost.dtype != torch.float32: return 'float32', cost.dtype
@@ -238,20 +238,20 @@ def _row_of(x, at):
 @jit
 def _voltages(w, flow, j, n):
     "beta (N) with sum_l w_jl (beta_j - beta_l) = sum_l flow_jl, for w symmetric and flow antisymmetric; star-mesh"
-    own = tl.sum(w, 1) * 0
+    alone = tl.sum(w, 1) * 0
     for l in range(0, n):
         at, later = j == l, j > l
         conductance = tl.where(later, _row_of(w, at), 0.)
         handed = tl.where(later, _row_of(flow, at), 0.)
         total = tl.sum(conductance, 0)
         share = _over(conductance, total, 1e-35)
-        own = tl.where(at, _over(tl.sum(handed, 0), total, 1e-35), own)
+        alone = tl.where(at, _over(tl.sum(handed, 0), total, 1e-35), alone)
         flow = flow + share[:, None] * handed[None, :] - handed[:, None] * share[None, :]
         w = tl.where(at[:, None], share[None, :], w + conductance[:, None] * share[None, :])
-    beta = own * 0
+    beta = alone * 0
     for l in range(0, n):
         at = j == n - 1 - l
-        beta = tl.where(at, own + tl.sum(_row_of(w, at) * beta, 0), beta)
+        beta = tl.where(at, alone + tl.sum(_row_of(w, at) * beta, 0), beta)
     return beta
 
 # %% ../../nbs/01_transport/01_fused.ipynb #32f58fbb

@@ -229,27 +229,27 @@ def _damped_step(factor, residual, share):
 def _newton(view, b, max_iter, tol):
     "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem"
     todo, n_iter = torch.arange(len(b), device=b.device), torch.full((len(b),), max_iter, device=b.device)
-    live, v, before, factor, found = torch.ones_like(todo, dtype=torch.bool), view.start, None, None, None
+    live, v, before, factor, solved = torch.ones_like(todo, dtype=torch.bool), view.start, None, None, None
     share, anchor, mass = torch.where(b > 0, 1 / b, 0), pin(b), b.sum(1)
     for it in range(1, max_iter + 1):
         residual = b - view.fit(v)
         error = residual.abs().sum(1) / mass
-        if it == max_iter and found is None: return *view.potentials(b), n_iter
+        if it == max_iter and solved is None: return *view.potentials(b), n_iter
         done = live if it == max_iter else live & ~(error > tol) & view.sharp if tol is not None else None
         if done is not None and (which := done.nonzero()[:, 0]).numel():
-            if found is None and len(which) == len(n_iter): return *view.potentials(b), n_iter.fill_(it)
+            if solved is None and len(which) == len(n_iter): return *view.potentials(b), n_iter.fill_(it)
             part, where = view.potentials(b), todo[which]
-            found = found or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
-            for whole, p in zip(found, part): whole[where] = p[which]
+            solved = solved or [p.new_empty(len(n_iter), p.shape[1]) for p in part]
+            for whole, p in zip(solved, part): whole[where] = p[which]
             n_iter[where] = it
             live = live & ~done
-            left = live.nonzero()[:, 0]
-            if not len(left): return *found, n_iter
-            if len(left) < .75 * len(live):  # the finished ones leave; a few may as well go round, unheard
-                view.keep(left)
+            active = live.nonzero()[:, 0]
+            if not len(active): return *solved, n_iter
+            if len(active) < .75 * len(live):  # the finished ones leave; a few may as well go round, unheard
+                view.keep(active)
                 todo, b, v, residual, error, share, anchor, mass, live = (
-                    t[left] for t in (todo, b, v, residual, error, share, anchor, mass, live))
-                if before is not None: before, factor = before[left], factor[left]
+                    t[active] for t in (todo, b, v, residual, error, share, anchor, mass, live))
+                if before is not None: before, factor = before[active], factor[active]
         stale = None if tol is None or before is None else (live & ~(error <= .1 * before)).nonzero()[:, 0]
         if stale is None or len(stale) == len(live): factor = _factor(view.shared(slice(None)), anchor)
         elif len(stale): factor = factor.index_copy(0, stale, _factor(view.shared(stale), anchor[stale]))

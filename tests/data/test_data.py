@@ -12,7 +12,9 @@ from torchvision.transforms import v2
 
 from given.layouts import VOC, context_mask, lines, mask, picture, sbd_mask
 from otseg.core import InputError
-from otseg.data.reading import SegmentationDataset, collate, label_table, load_dataset, read_mask, read_picture, source_table
+from otseg.data.masks import label_table, read_mask, source_table
+from otseg.data.pictures import read_picture
+from otseg.data.reading import SegmentationDataset, collate, load_dataset
 from otseg.data.layouts import LAYOUTS, Item
 from otseg.data.transforms import (CLIP_MEAN, CLIP_STD, CategoryRatioCrop, KeepRatioResize, PadTo, PhotometricDistort,
                               eval_transform, keep_ratio_size, train_transform)
@@ -84,7 +86,12 @@ def test_list_of_paths(voc):
     "The lists of DeepLab name picture and mask"
     names = ['2007_000001', '2007_000000']
     lines(voc/VOC/'train_aug.txt', [f'/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png' for n in names])
-    assert [i.key for i in load_dataset('voc12', voc).items] == names
+    fails(["train_aug.txt names '2007_000000'", 'SegmentationClassAug/2007_000000.png', 'leave the masks out'], load_dataset, 'voc12', voc)
+    mask(voc/'SegmentationClassAug/2007_000000.png', [0, 9], palette=False)
+    data = load_dataset('voc12', voc)
+    assert [i.key for i in data.items] == names and [values(s) for s in data] == [[6, 255], [8, 255]]
+    lines(voc/VOC/'val.txt', [f'/JPEGImages/{n}.jpg /SegmentationClass/{n}.png' for n in names])
+    assert [values(s) for s in load_dataset('voc12', voc, 'val')] == [[1, 19, 255], [0, 19, 255]]
 
 
 def test_context(tmp_path):
@@ -363,14 +370,15 @@ def test_pictures_of_any_mode(tmp_path, mode, kind):
 def test_sixteen_bits_are_not_cut_down(tmp_path):
     Image.fromarray(np.full((40, 60), 4000, np.uint16)).save(tmp_path/'a.png')
     fails('8 bits', read_picture, tmp_path/'a.png')
-    fails('mode I', read_mask, tmp_path/'a.png')  # 'I' or 'I;16', by the version of Pillow
+    assert read_mask(tmp_path/'a.png').unique().tolist() == [4000]
 
 
-def test_orientation_mark_is_not_applied(tmp_path):
+def test_orientation_mark_is_applied_where_it_is_asked_for(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     picture(tmp_path/'a.jpg', exif=exif)
     assert read_picture(tmp_path/'a.jpg').shape == (3, 40, 60)
+    assert read_picture(tmp_path/'a.jpg', orientation='exif').shape == (3, 60, 40)
 
 
 def test_label_map():
@@ -613,6 +621,6 @@ def test_real_pictures_train(shared):
 
 def test_no_photographs_in_the_notebook(root):
     "The figure of real pictures is drawn where they are, and never stored"
-    cells = json.loads((root/'nbs/03_data/04_reading.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = json.loads((root/'nbs/03_data/06_reading.ipynb').read_text(encoding='utf-8'))['cells']
     data = [c for c in cells if c['source'] and c['source'][0].startswith('#| data')]
     assert data and not any(c['outputs'] for c in data)

@@ -232,7 +232,8 @@ COUNT = """
 import json, sys, time
 from pathlib import Path
 import torch
-from otseg.data.reading import load_dataset, read_mask, to_labels
+from otseg.data.masks import read_mask, to_labels
+from otseg.data.reading import load_dataset
 from otseg.evaluate.metrics import ConfusionMatrix, segmentation_scores
 from otseg.data.check import check_dataset
 torch.set_num_threads(1)

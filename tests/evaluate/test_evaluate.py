@@ -205,11 +205,11 @@ def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):
     code, out, err = shell('otseg-convert', world/'official.pth', world/'converted', *options)
     assert code == 0 and 'dropped 1 (9 parameters' in out and 'ignored 0' in out, err
     told = json.loads(result(world/'converted', '--data', 'data', to=world/'scores.json'))
-    recipe, vocab = Segmenter.from_pretrained(world/'converted', device='cpu').recipe, load_checkpoint('run').vocab
-    data = load_dataset('folder', 'data', 'val', recipe.eval_transform())
+    p, vocab = Segmenter.from_pretrained(world/'converted', device='cpu').preprocess, load_checkpoint('run').vocab
+    data = load_dataset('folder', 'data', 'val', p.eval_transform())
     text = OTSegConfig(clip=TINY, weights='random').encode(vocab)
     scores = evaluate(load_checkpoint('run').model, DataLoader(data, batch_size=1, collate_fn=collate), text, vocab,
-                      **recipe.eval_options())
+                      window=p.window, stride=p.stride)
     assert told['options'][0]['iou'] == pytest.approx(scores.iou.tolist()) and told['trained_on'] == 'folder'
 
 
@@ -218,8 +218,8 @@ def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):
 def test_training_free(world):
     clip = ['--clip', 'tiny.json', '--weights', 'random']
     told = [json.loads(result('folder-inductive', '--training-free', *kind, *clip, '--data', 'data', '--window', '512',
-                              to=world/f'{len(kind)}.json')) for kind in ((), ('tokens',))]
-    assert [t['method'] for t in told] == ['CLIP (values)', 'CLIP (tokens)'] and told[0]['miou'] != told[1]['miou']
+                              to=world/f'{len(kind)}.json')) for kind in ((), ('vanilla',))]
+    assert [t['method'] for t in told] == ['CLIP (naclip)', 'CLIP (vanilla)'] and told[0]['miou'] != told[1]['miou']
     assert all(t['setting'] == 'training-free' and len(t['options']) == 1 and t['seen_penalty'] == 0 for t in told)
     model = TrainingFree(TINY, 'random').eval()
     recipe = replace(VOC, model=model.config)
@@ -239,7 +239,7 @@ def test_diversity_of_the_prompt_maps_is_told(world):
     own = told.pop('diversity')
     assert told == plain and 'diversity' not in plain
     seg = Segmenter.from_pretrained('run', device='cpu')
-    data = load_dataset('folder', 'data', 'val', seg.recipe.eval_transform())
+    data = load_dataset('folder', 'data', 'val', seg.preprocess.eval_transform())
     vocab = load_checkpoint('run').vocab
     assert own['maps'] == measure_diversity(seg.model, data, seg.text(vocab), vocab) and own['pictures'] == len(data)
     layers = seg.model.config.decoder_layers

@@ -230,7 +230,7 @@ def test_a_figure_of_a_large_photograph_is_saved_soon(segmenter, one_thread):
 def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
     own = load_vocab('toy')
     vocab = own.with_(text_prompts=[[f'a photo of a {n}.', f'a small {n}.'] for n in own.names], templates=())
-    s = Segmenter(segmenter.model, vocab=vocab, recipe=segmenter.recipe, device='cpu')
+    s = Segmenter(segmenter.model, vocab=vocab, preprocess=segmenter.preprocess, device='cpu')
     titles = [c.children[0].value for c in explore(s).back.children[1:3]]
     assert 'a photo of a' in titles[0] and 'a small' in titles[1]
     small = explore_prompts(s.predict(ToyScenes('val', 1)[0].image))

@@ -23,7 +23,7 @@ def test_import(name): importlib.import_module(name)
 
 def test_none_needs_what_only_developers_have():
     "In a process in which the tools of the extra `dev` cannot be imported"
-    tools = ('nbdev', 'jupyterlab', 'nbconvert', 'pytest', 'ruff', 'ot', 'tensorboard')
+    tools = ('nbdev', 'jupyterlab', 'nbconvert', 'pytest', 'ruff', 'ot', 'tensorboard', 'torchmetrics', 'hypothesis')
     code = f'import sys; sys.modules.update(dict.fromkeys({tools})); import importlib\n' \
            f'for name in {NAMES}: importlib.import_module(name)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, encoding='utf-8')

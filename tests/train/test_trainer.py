@@ -24,7 +24,7 @@ from otseg.train.recipes import VOC, get_recipe, learning_rate, override
 from otseg.train.run import newest_checkpoint
 from otseg.train.processes import get_accelerator
 from otseg.train.step import forward_loss
-from otseg.train.trainer import _Run, fit
+from otseg.train.trainer import Trainer, fit
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 
@@ -60,7 +60,7 @@ def test_shards_leave_the_same_run(server, tmp_path):
     assert [float(v) for v in column(tmp_path/'fsdp/scores.csv', 'hiou')] == pytest.approx(
         [float(v) for v in column(tmp_path/'ddp/scores.csv', 'hiou')], abs=1e-3)
     state = {n: torch.load(tmp_path/n/'checkpoints/step_000003/trainer.pt', weights_only=True) for n in found}
-    for a, b in ((weights(tmp_path/n) for n in found), (state[n]['own'] for n in found)):
+    for a, b in ((weights(tmp_path/n) for n in found), (state[n]["own"] for n in found)):
         assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=1e-4, atol=1e-6) for k in a)
     moments = [{(i, k): v for i, of in s['optimizer']['state'].items() for k, v in of.items()} for s in state.values()]
     assert moments[0].keys() == moments[1].keys() and all(v.shape == moments[1][k].shape for k, v in moments[0].items())
@@ -282,7 +282,7 @@ def test_overhead_of_the_trainer(one_thread, limit):
     "A step of the trainer against the same step written out, in turns, in CPU time; asked on a quiet machine: under 3 %"
     r = override(get_recipe('toy'), steps=28, workers=0)
     data = load_dataset('toy', split='train', n=32, transform=r.train_transform())
-    run = _Run(r, None, None, data, None, get_accelerator())
+    run = Trainer(r, None, None, data, None, get_accelerator())
     device = run.accelerator.device
     batches = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in next(run.batches).items()} for _ in range(2)]
     run.batches = itertools.cycle(batches)

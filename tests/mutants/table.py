@@ -1,0 +1,193 @@
+"""Faults made by hand. Each has slipped through, or could; the tests beside it see it
+
+`old` stands in its module exactly once; `new` takes its place. Anchor on short texts that stay. `why`: what the fault does."""
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    name: str         # What is wrong
+    module: str       # otseg/MODULE.py
+    old: str          # Found exactly once
+    new: str
+    tests: list[str]  # tests/FILE.py::test, each of which fails
+    why: str          # What a user would get
+
+
+MUTANTS = []
+
+
+def of(module, *tests):
+    "Add mutants (name, old, new, why) of a module that these tests see"
+    def add(name, old, new, why): MUTANTS.append(Mutant(name, module, old, new, list(tests), why))
+    return add
+
+
+# transport
+T = 'transport/test_definitions.py::'
+of('transport/solvers', f'{T}test_the_textbook_stops_by_the_mean_change')(
+    'stops by the largest change', '(f - before).abs().mean() < tol', '(f - before).abs().amax() < tol',
+    'more iterations than the published rule takes')
+of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
+    'log solver measures in units of mass', '(mass * ratio.abs()).sum(-1) / mass.sum(-1) <= tol',
+    '(mass * ratio.abs()).sum(-1) <= tol',
+    'large masses never converge, small ones at once')
+of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
+    'scaling measures in units of mass', '- a).abs().sum(-1) / a.sum(-1)', '- a).abs().sum(-1)', 'the same')
+of('transport/solvers', f'{T}test_errors_are_shares_of_the_mass')(
+    'Newton measures in units of mass', 'error = residual.abs().sum(1) / mass', 'error = residual.abs().sum(1)', 'the same')
+of('transport/solvers', f'{T}test_row_error_by_hand', f'{T}test_errors_are_shares_of_the_mass')(
+    'row error in units of mass', 'plan.sum(1).sub_(a).abs_().sum(-1) / a.sum(-1)', 'plan.sum(1).sub_(a).abs_().sum(-1)',
+    'an error that depends on the unit')
+of('transport/entropic', f'{T}test_gradients_of_the_masses')(
+    'gradient of b centred by itself', '(alpha - level, beta + level +',
+    '(alpha - level, beta - (b * beta).sum(1, keepdim=True) / b.sum(1, keepdim=True) +',
+    'what more mass brings is lost')
+of('transport/entropic', f'{T}test_gradients_of_the_masses')(
+    'gradients of the masses not centred', '(alpha - level, beta + level +', '(alpha, beta +',
+    'a constant of no meaning in both gradients')
+of('transport/entropic', f'{T}test_unequal_masses_are_refused_in_any_problem')(
+    'unequal masses beside equal ones', 'torch.isclose(ma, mb, rtol=1e-4).all()', 'torch.isclose(ma, mb, rtol=1e-4).any()',
+    'a plan of neither marginal')
+of('transport/mpsa', f'{T}test_equal_shares_have_the_scale_of_the_published_map')(
+    'even shares without 1/n', 'return scale / n * scores if plan is None', 'return scale * scores if plan is None',
+    'logits of the softmax twin n times too large')
+of('transport/mpsa', f'{T}test_dot_products_are_over_sqrt_d')(
+    'dot products not over sqrt d', "'b k n d, b m d -> b k m n') / self.dim**0.5", "'b k n d, b m d -> b k m n')",
+    'another attention than Eq 11')
+of('transport/mpsa', f'{T}test_attention_weights_are_dropped_out')(
+    'no dropout on attention weights', "shares = self.dropout(weights if self.mix == 'plan' else weights * scores)",
+    "shares = weights if self.mix == 'plan' else weights * scores", 'another training')
+
+
+# model
+M, PARITY = 'model/test_published.py::', 'model/test_parity.py::'
+of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_decoder_layer_drops_out_in_three_places')(
+    'GELU in the decoder', 'F.relu(self.linear1(x))', 'F.gelu(self.linear1(x))', 'published checkpoints give other maps')
+of('model/decoder', f'{PARITY}test_layers', f'{PARITY}test_logits', f'{M}test_a_decoder_layer_drops_out_in_three_places')(
+    'residual from before the attention', 'self.norm2(x + self.dropout(', 'self.norm2(tokens + self.dropout(', 'the same')
+for name, old, new in (('of the attention', 'tokens + self.dropout(out.tokens)', 'tokens + out.tokens'),
+                       ('of the hidden units', 'hidden = self.dropout(F.relu(self.linear1(x)))',
+                       'hidden = F.relu(self.linear1(x))'),
+                       ('of the feed-forward net', 'self.dropout(self.linear2(hidden))', 'self.linear2(hidden)')):
+    of('model/decoder', f'{M}test_a_decoder_layer_drops_out_in_three_places')(f'no dropout {name}', old, new,
+    'another training')
+of('model/otseg', f'{PARITY}test_logits')(
+    'corners aligned in the enlargement', "size=self.size, mode='bilinear', align_corners=False",
+    "size=self.size, mode='bilinear', align_corners=True", 'masks shifted by up to half a token')
+of('model/clip', f'{PARITY}test_encoder')(
+    'corners aligned in the position embedding', 'F.interpolate(spatial, mode=mode, align_corners=False,',
+    'F.interpolate(spatial, mode=mode, align_corners=True,', 'other tokens at other sizes')
+of('model/clip', f'{PARITY}test_encoder', f'{M}test_visual_prompts_are_replaced_and_leave')(
+    'visual prompts pile up', 'prompts.expand(len(x), -1, -1), x[:, -m:]]', 'prompts.expand(len(x), -1, -1), x[:, 1:]]',
+    'published checkpoints give other tokens')
+of('model/clip', f'{M}test_visual_prompts_are_replaced_and_leave')(
+    'visual prompts stay', 'elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :1], x[:, -m:]], 1)', '',
+    'blocks beyond the depth attend to prompts')
+of('model/clip', f'{PARITY}test_encoder', f'{M}test_the_class_embedding_counts_twice_as_published')(
+    'class embedding once', '* (2 if self.double_class_embedding else 1)', '', 'published checkpoints give other tokens')
+of('model/clip', f'{M}test_the_norm_of_the_prompts_comes_before_the_last_norm')(
+    'norm of the prompts comes last', 'self.clip.ln_post(self.prompt_norm(torch.cat([x[:, :1], x[:, -m:]], 1)))',
+    'self.prompt_norm(self.clip.ln_post(torch.cat([x[:, :1], x[:, -m:]], 1)))', 'the same')
+of('model/otseg', f'{M}test_norms_may_have_a_decay_of_their_own')(
+    'norms decay like the others', 'lr=lr, weight_decay=norm_weight_decay)', 'lr=lr, weight_decay=weight_decay)',
+    'an option without effect')
+of('model/losses', f'{M}test_the_threshold_of_pseudo_labels_is_a_probability')(
+    'threshold before the sigmoid', 'best.sigmoid() >= threshold', 'best >= threshold', 'other pseudo-labels than asked for')
+of('model/losses', f'{M}test_pseudo_labels_blend_as_told')(
+    'pseudo-labels blend by half', 'logits = out.mask_logits(blend)', 'logits = out.mask_logits()', 'an option without effect')
+of('model/checkpoint', f'{M}test_published_models_see_imagenet_statistics')(
+    "published models see CLIP's statistics", 'image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)', ')',
+    'a published model sees other pictures')
+of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
+    'unknown tensors are called dropped',
+    "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    'dropped.append(key)', 'a file of another model passes for a published one')
+of('model/checkpoint', f'{M}test_tensors_without_a_place_are_told')(
+    'unknown tensors are not told',
+    "(dropped if name is None and key.startswith('decode_head.decoder_1.') else ignored).append(key)",
+    "key.startswith('decode_head.decoder_1.') and dropped.append(key)", 'the same')
+of('model/checkpoint', f'{M}test_the_published_model_is_asked_in_the_words_of_openai')(
+    'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None',
+    'classes of a text tower that is not there')
+of('model/clip', f'{M}test_weights_are_known_by_their_content', f'{M}test_the_text_cache_tells_weights_apart')(
+    'weights known by name', "if kind in ('packaged', 'file') and path.is_file():",
+    "if kind == 'packaged' and path.is_file():",
+    'embeddings of an earlier file of this name')
+of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
+    'text cache without the weights', "tokenizer, weights_id(clip, weights), texts]", 'tokenizer, texts]',
+    'embeddings of other weights')
+of('model/clip', f'{M}test_the_text_cache_tells_words_apart')(
+    'text cache without the words', "[cfg['model_cfg'], tokenizer, weights_id(", "[cfg['model_cfg'], weights_id(",
+    'embeddings of other words')
+of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
+    'no QuickGELU check by tag', "if weights == 'openai' or scripted:", 'if scripted:', 'plausible, worse features')
+
+
+# data
+D = 'data/test_colours.py::'
+of('data/pictures', f'{D}test_red_is_the_first_channel')(
+    'pictures read as BGR', 'return np.array(rgb)', 'return np.array(rgb)[..., ::-1].copy()', 'colours that CLIP never saw')
+of('data/pictures', f'{D}test_red_is_the_first_channel')(
+    'pictures read as BGR in training',
+    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)))',
+    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)).flip(0))',
+    'training and prediction see other pictures')
+of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
+    'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
+    'textures that are not in the picture')
+for wide in ('-.5, .5', '-.05, .05', '0, .1'):
+    of('data/transforms', f'{D}test_colours_are_distorted_as_published')(
+        f'hue turned within {wide}', 'super().__init__(hue=(-.1, .1))', f'super().__init__(hue=({wide}))',
+        'another augmentation than the published one')
+
+
+# train
+R = 'train/test_rules.py::'
+of('train/recipes', f'{R}test_transductive_recipes_have_no_seen_penalty', f'{R}test_recipes_hold_the_published_numbers')(
+    'transductive recipes with a seen penalty', 'steps=base.steps // 2, seen_penalty=0.)', 'steps=base.steps // 2)',
+    'seen classes lose pixels that are theirs')
+of('train/recipes', f'{R}test_recipes_hold_the_published_numbers')(
+    'batch of 8', 'batch_size: int = 16 ', 'batch_size: int = 8 ', 'not the published training')
+of('train/recipes', f'{R}test_recipes_hold_the_published_numbers')(
+    'weight decay of .05', 'weight_decay: float = 0.01 ', 'weight_decay: float = 0.05 ', 'the same')
+of('train/batches', f'{R}test_each_epoch_has_an_order_of_its_own')(
+    'every epoch in the same order', 'manual_seed(mix_seed(self.seed, e))', 'manual_seed(mix_seed(self.seed, 0))',
+    'the same batches over and over')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every step', 'mix_seed(recipe.seed, 2, step, ', 'mix_seed(recipe.seed, 2, 0, ',
+    'units that are never trained')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every process', 'accelerator.process_index * recipe.accumulate + j)', 'j)',
+    'less dropout the more processes')
+of('train/step', f'{R}test_every_step_has_a_dropout_of_its_own')(
+    'the same dropout in every micro-batch', 'accelerator.process_index * recipe.accumulate + j)',
+    'accelerator.process_index * recipe.accumulate)', 'the same')
+of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
+    'threshold not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'blend=recipe.blend)',
+    'an option without effect')
+of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
+    'blend not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'threshold=recipe.threshold)',
+    'the same')
+of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
+    'a start that is not loaded', 'model.load_state_dict(given.model.state_dict())', 'pass',
+    'a transductive run from scratch, without a word')
+of('train/trainer', f'{R}test_the_best_weights_are_those_of_the_best_hiou')(
+    'best by mIoU', "('hiou', scores.hiou)", "('hiou', scores.miou)", 'weights that forget the unseen classes')
+of('train/run', f'{R}test_a_run_that_goes_on_knows_the_best_score')(
+    'best score forgotten', "self.best = max((float(r['best']) for r in earlier), default=float('-inf'))",
+    "self.best = float('-inf')",
+    'better weights are replaced by worse ones')
+
+
+# predict
+Q = 'predict/test_questions.py::'
+of('predict/segmenter', f'{Q}test_classes_with_labels_are_those_of_the_training')(
+    'supervised runs asked like inductive ones', "(trained.names if self.setting == 'supervised' else trained.seen_names)",
+    '(trained.seen_names)', 'a penalty on some classes that were trained, not on others')
+of('predict/segmenter', f'{Q}test_classes_with_labels_are_those_of_the_training')(
+    'inductive runs asked like supervised ones', "(trained.names if self.setting == 'supervised' else trained.seen_names)",
+    '(trained.names)', 'unseen classes with a penalty')
+of('predict/segmenter', f'{Q}test_the_background_is_no_class_text')(
+    'background among the class text', 'return self.text[:len(self.vocab) - self.background]',
+    'return self.text[:len(self.vocab)]',
+    'prompt maps of the background')
