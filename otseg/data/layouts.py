@@ -608,6 +608,8 @@ def read_rows(
     except csv.Error as e: raise InputError(f'{path} should be a CSV file ({e}).') from None
     needed = ['image', 'mask', *(['split'] if path.stem != split else [])]
     head, *rows = rows or [[]]
+    long = next((row for row in rows if len(row) > len(head)), None)
+    check(long is None, f'{path} should have {len(head)} columns in every row', long, 'Put a name with a comma in quotes.')
     rows = [dict(zip((h.strip().casefold() for h in head), map(str.strip, row))) for row in rows]
     for i, row in enumerate(rows, 1):
         absent = [c for c in needed if not row.get(c)]
