@@ -140,10 +140,10 @@ class Recipe:
         **given,  # Any of them, where not None
     ) -> dict:
         "window, stride, blend and seen_penalty of the evaluation; the stride never exceeds a given window"
-        own = dict(window=self.image_size, stride=self.stride, blend=self.blend, seen_penalty=self.seen_penalty)
+        options = dict(window=self.image_size, stride=self.stride, blend=self.blend, seen_penalty=self.seen_penalty)
         given = {k: v for k, v in given.items() if v is not None}
-        if 'window' in given: own['stride'] = min(self.stride, given['window'])
-        return own | given
+        if 'window' in given: options['stride'] = min(self.stride, given['window'])
+        return options | given
 
     def model_config(self) -> OTSegConfig: return replace(self.model, image_size=self.image_size)
 
@@ -208,8 +208,8 @@ def cross_recipe(
     "Pictures, windows and split of the target, all else of the source; no seen penalty"
     if target not in TARGETS: raise unknown_name('target data set', target, TARGETS)
     fields = 'dataset', 'eval_split', 'image_size', 'resize', 'min_side', 'stride'
-    own = {k: getattr(TARGETS[target], k) for k in fields}
-    return replace(source, name=f'{source.dataset}-to-{target}', seen_penalty=0., **own)
+    of_target = {k: getattr(TARGETS[target], k) for k in fields}
+    return replace(source, name=f'{source.dataset}-to-{target}', seen_penalty=0., **of_target)
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c1fe2c1c
 def _coerce(name: str, value, hint):
@@ -246,17 +246,17 @@ def override(
     **options,  # Fields of the recipe or of its model; strings are converted
 ) -> Recipe:
     "The recipe with some fields changed"
-    own, inner = typing.get_type_hints(type(recipe)), typing.get_type_hints(OTSegConfig)
-    known = [f for f in [*own, *inner] if f not in ('name', 'model')]
-    outer, model = {}, {}
+    of_run, of_model = typing.get_type_hints(type(recipe)), typing.get_type_hints(OTSegConfig)
+    known = [f for f in [*of_run, *of_model] if f not in ('name', 'model')]
+    run, model = {}, {}
     for name, value in options.items():
         name = name.replace('-', '_')
         if name not in known: raise unknown_name('option', name, sorted(set(known)))
-        if name in own: outer[name] = _coerce(name, value, own[name])
-        else: model[name] = _coerce(name, value, inner[name])
-    own_statistics = recipe.model.image_mean == replace(recipe.model, image_mean=None).image_mean
-    if 'clip' in model and own_statistics: model = dict(image_mean=None, image_std=None) | model
-    return replace(recipe, model=replace(recipe.model, **model), **outer, **_follow(recipe, outer))
+        if name in of_run: run[name] = _coerce(name, value, of_run[name])
+        else: model[name] = _coerce(name, value, of_model[name])
+    clips_statistics = recipe.model.image_mean == replace(recipe.model, image_mean=None).image_mean
+    if 'clip' in model and clips_statistics: model = dict(image_mean=None, image_std=None) | model
+    return replace(recipe, model=replace(recipe.model, **model), **run, **_follow(recipe, run))
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c81d5e46
 def describe_options(
@@ -268,8 +268,8 @@ def describe_options(
         texts, hints = {k: v for c in kinds for k, v in docments(c).items()}, typing.get_type_hints(type(settings))
         return {f.name: (hints[f.name], getattr(settings, f.name), re.sub(r'; [CP]\b.*', '', texts.get(f.name) or ''))
                 for f in fields(settings) if f.name not in left_out}
-    own = described(recipe, ('name', 'model'))
-    return dict(recipe=own, model=described(recipe.model, own))
+    of_run = described(recipe, ('name', 'model'))
+    return dict(recipe=of_run, model=described(recipe.model, of_run))
 
 # %% ../../nbs/06_train/00_recipes.ipynb #ca1f358d
 def recipe_from_dict(

@@ -11,7 +11,7 @@ __all__ = ['SCORE_COLUMNS', 'CLASS_COLUMNS', 'RUN_FILES', 'CHECKPOINT_FILES', 'r
 
 # %% ../../nbs/06_train/02_run.ipynb #8a21a209
 import copy, csv, json, os, re, shutil, time, warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..core import HOLDER, LOCK, TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
+from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
 from ..core import read_json, sync_folder, write_json
 from ..data.layouts import identity_changes
 from ..model.checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
@@ -76,7 +76,14 @@ class StepTable:
 
     def write(self, row: dict):
         "Add a row; a key that is no column is a ValueError"
-        self.csv.writerow(row)
+        try: self.csv.writerow(row)
+        except OSError as e:
+            e.filename = e.filename or self.file.name
+            raise
+
+    def close(self):
+        "No more rows; what could not be written has been told of"
+        with suppress(OSError): self.file.close()
 
 # %% ../../nbs/06_train/02_run.ipynb #a431a995
 SCORE_COLUMNS = ['step', 'miou_seen', 'miou_unseen', 'hiou', 'miou', 'pixel_accuracy', 'best']
@@ -133,16 +140,11 @@ class RunLog:
         return better
 
     def close(self):
-        for t in filter(None, (self.table, self.scores, self.classes)): t.file.close()
+        for t in filter(None, (self.table, self.scores, self.classes)): t.close()
     def __enter__(self): return self
     def __exit__(self, *error): self.close()
 
 # %% ../../nbs/06_train/02_run.ipynb #18c328a3
-def _is_leftover(path: Path) -> bool:
-    "A file that a run began and did not finish; the second form is that of earlier versions"
-    of_run = any(path.name.startswith(f'.{Path(name).stem}.') for name in RUN_FILES)
-    return path.is_file() and of_run and (bool(TEMPORARY.fullmatch(path.name)) or path.match('.recipe.*.json'))
-
 def open_run(
     output: Path,    # Run folder
     recipe: Recipe,
@@ -150,8 +152,7 @@ def open_run(
 ) -> bool:
     "Whether there is a run in a folder to go on with; `InputError` where none can begin or go on there"
     output = check_output(output)
-    entries = output.iterdir() if output.is_dir() else ()
-    names = sorted(p.name for p in entries if p.name not in (LOCK, HOLDER) and not _is_leftover(p))
+    names = sorted(p.name for p in output.iterdir() if not p.name.startswith('.')) if output.is_dir() else []
     if not names: return False
     check(resume, f'{output} should be empty or absent', 'a folder that already holds something',
           'Choose another --output, or continue that run with --resume.')
@@ -298,6 +299,11 @@ def _put_in_place(aside: Path, final: Path) -> None:
         raise
     sync_folder(final.parent)
     _delete(gone)
+
+def _is_leftover(path: Path) -> bool:
+    "A file of a run that `atomic_path` has not finished"
+    of_run = any(path.name.startswith(f'.{Path(name).stem}.') for name in RUN_FILES)
+    return of_run and bool(TEMPORARY.fullmatch(path.name)) and path.is_file()
 
 def clean_leftovers(
     output: Path,  # Run folder, which this process alone writes into

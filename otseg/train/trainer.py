@@ -340,6 +340,16 @@ def _datasets(recipe, data, dataset, eval_dataset, vocab):
     check_classes(recipe, dataset.vocab, eval_dataset and eval_dataset.vocab)
     return dataset, eval_dataset
 
+
+# %% ../../nbs/06_train/05_trainer.ipynb #ae07547f
+def _describe(run: Trainer, dataset, eval_dataset) -> None:
+    "What a run is on, on stderr"
+    for part, data in dict(train=dataset, eval=eval_dataset).items():
+        if data is None: continue
+        told = getattr(data, 'summary', '') or f'{len(data):,} pictures'
+        say(f'{part}: {told}, {len(data.vocab.seen)} seen and {len(data.vocab.unseen)} unseen classes', file=sys.stderr)
+    if run.start: say(f'going on from {run.latest}, after {run.start} of {run.recipe.steps} steps', file=sys.stderr)
+
 def _train(run: Trainer, progress: bool, discard: Path | None) -> list[float]:
     "All steps; a run that ends by bad input before it has a checkpoint is discarded"
     r, losses = run.recipe, []
@@ -385,6 +395,7 @@ def fit(
         identities = dict(train=_identity(dataset), eval=eval_dataset and _identity(eval_dataset)) if output else None
         if output: check_data(output, latest, identities)
         run = Trainer(recipe, output, latest, dataset, eval_dataset, accelerator, identities)
+        if progress and accelerator.is_main_process: _describe(run, dataset, eval_dataset)
         losses = _train(run, progress and accelerator.is_main_process, None if resume else output)
         accelerator.wait_for_everyone()
         run.average.swap()

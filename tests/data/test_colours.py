@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from given.shell import mask
-from otseg.data.reading import load_dataset, read_picture
+from otseg.data import load_dataset, read_picture
 from otseg.data.transforms import KeepRatioResize, PhotometricDistort, eval_transform, train_transform
 from otseg.predict.segmentation import load_photograph
 
@@ -54,6 +54,7 @@ def test_colours_are_distorted_as_published():
         span = high - low
         assert low <= min(values) < low + span / 20 and high - span / 20 < max(values) <= high, name
         assert .4 < len(values) / len(drawn) < .6
-    turned = distort.transform(tv_tensors.Image(torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 2, 2)),
-                               drawn[0] | dict.fromkeys(('saturation_factor', 'contrast_factor', 'brightness_factor')) | dict(hue_factor=.1))
+    red = tv_tensors.Image(torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 2, 2))
+    alone = dict.fromkeys(('saturation_factor', 'contrast_factor', 'brightness_factor')) | dict(hue_factor=.1)
+    turned = distort.transform(red, drawn[0] | alone)
     assert turned[:, 0, 0].tolist() == pytest.approx([255, 153, 0], abs=4)  # red turned by 36 of 360 degrees

@@ -1,7 +1,9 @@
 """Three hundred damages: each ends in a plain error or is survived as documented, and nothing of the user's is changed
 
 A case is its number: `pytest tests/test_fuzz.py -k case137` repeats it, and `-s` says what it did."""
+import ast
 import contextlib
+import csv
 import io
 import json
 import os
@@ -12,12 +14,14 @@ import signal
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.io import loadmat
 
 from given.authors import official
 from given.layouts import context_mask, lines, sbd_mask
@@ -25,7 +29,7 @@ from given.shell import NAMES, TINY, inside, mask, picture, process, tree
 from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoint
 from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
-from otseg.data.reading import load_dataset
+from otseg.data import load_dataset, read_picture
 from otseg.commands.evaluate import evaluate
 from otseg.predict.segmenter import Segmenter
 from otseg.commands.data import prepare
@@ -38,7 +42,7 @@ from otseg.model.vocab import load_vocab
 pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.filterwarnings('ignore'),
               pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='a limit of time needs signals')]
-CASES, EVERY, LIMIT = 300, 300, 120                      # damages, how many of them by default, seconds for one
+CASES, EVERY, LIMIT = 1500, 300, 120                     # damages, how many of them by default, seconds for one
 VOC = 'voc/ImageSets/Segmentation'
 STEP = 'run/checkpoints/step_000004'
 RECIPE = override(get_recipe('folder'), clip=TINY, weights='clip.safetensors', image_size=32, steps=6, batch_size=2,
@@ -93,7 +97,7 @@ def base(tmp_path_factory):
             from otseg.model.clip import load_clip
             save_file(load_clip('tiny.json', 'random').state_dict(), 'clip.safetensors')
         whole = Path('data/images/train/train3.jpg').read_bytes()
-        Path('data/images/train/train3.jpg').write_bytes(whole[:300])
+        Path('data/images/train/train3.jpg').write_bytes(bytes(99) + whole[99:])  # no bytes less: it is this data
         fit(RECIPE, 'data', 'run', progress=False)
         Path('data/images/train/train3.jpg').write_bytes(whole)
         shutil.rmtree('run/checkpoints/step_000006')
@@ -121,13 +125,19 @@ def world(base, tmp_path, monkeypatch):
 
 def load(name, root, split='train'):
     data = load_dataset(name, root, split)
-    for i in range(len(data)): data[i]
+    return data.vocab, [(item['key'], item['image'], item['labels']) for item in (data[i] for i in range(len(data)))]
+
+
+def ran(recipe, output, **more):
+    "Losses and weights of a training"
+    result = fit(recipe, 'data', output, progress=False, **more)
+    return result.losses, result.model.state_dict()
 
 
 def started(**options):
     "Two steps of a new run"
     fixed = dict(steps=2, eval_every=None, skip_bad=0, clip='tiny.json')
-    fit(override(RECIPE, **fixed | options), 'data', 'new', progress=False)
+    return ran(override(RECIPE, **fixed | options), 'new')
 
 
 def options(name, value):
@@ -135,7 +145,18 @@ def options(name, value):
            '--batch_size', '2', '--workers', '0', '--vpt_tokens', '2', '--data', 'data', '--output', 'new', f'--{name}', value])
 
 
-def resumed(): fit(override(RECIPE, clip='tiny.json'), 'data', 'run', resume=True, progress=False)
+def resumed(): return ran(override(RECIPE, clip='tiny.json'), 'run', resume=True)
+
+
+def segmented(*photos, checkpoint):
+    "Classes of each pixel"
+    predict(photos, checkpoint=checkpoint, output='new')
+    return [np.array(Image.open(p)) for p in sorted(Path('new').glob('*_mask.png'))]
+
+
+def converted():
+    convert('official.pth', 'new', recipe='folder-inductive', heads=2)
+    return load_file('new/model.safetensors')
 
 
 USES = dict(
@@ -148,12 +169,13 @@ USES = dict(
     prepare_folder=lambda: prepare('folder', 'data', full=True, jobs=1, output='new.json'),
     prepare_table=lambda: prepare('folder', 'table', full=True, jobs=1), start=lambda: started(), resume=resumed,
     skip=lambda: started(skip_bad=1), transductive=lambda: started(setting='transductive', start='model'),
-    from_pretrained=lambda: Segmenter.from_pretrained('model').predict('shot.png', ['sky', 'water']),
-    segment=lambda: predict(['photo.jpg', 'shot.png'], checkpoint='model', output='new'),
-    segment_run=lambda: predict(['photo.jpg'], checkpoint='run', output='new'),
-    best=lambda: load_checkpoint('run/checkpoints/best'), score=lambda: evaluate('model', data='data', output='new.json'),
-    score_run=lambda: evaluate('run', data='data'), official=lambda: load_official('official.pth', heads=2),
-    convert=lambda: convert('official.pth', 'new', recipe='folder-inductive', heads=2), table1=lambda: evaluate(table=1))
+    from_pretrained=lambda: Segmenter.from_pretrained('model').predict('shot.png', ['sky', 'water']).labels,
+    segment=lambda: segmented('photo.jpg', 'shot.png', checkpoint='model'),
+    segment_run=lambda: segmented('photo.jpg', checkpoint='run'),
+    best=lambda: load_checkpoint('run/checkpoints/best').model.state_dict(),
+    score=lambda: evaluate('model', data='data', output='new.json'),
+    score_run=lambda: evaluate('run', data='data'), official=lambda: load_official('official.pth', heads=2).state_dict(),
+    convert=converted, table1=lambda: evaluate(table=1))
 
 
 # what can happen to a file
@@ -287,14 +309,15 @@ VALUES = ['', ' ', 'x', 'None', 'True', '-1', '0', '0.5', '7', '1e400', 'nan', '
           '(0, 0)', '("a", "b")', '[[1]]', "{'a': 1}", '1,2', 'é', '\0', '../..', '9' * 25, '(1e400, 1e400)', '(1, 2, 3)']
 OPTIONS = [k for k in {**RECIPE.to_dict(), **RECIPE.to_dict()['model']} if k not in ('name', 'model')]
 LONG = {'steps', 'workers', 'warmup_steps', 'batch_size', 'image_size', 'vpt_tokens', 'max_iter', 'decoder_layers', 'ffn_dim'}
-# damage that may go by: what is there is content, or nobody needs it
-CONTENT = ('flip', 'cut', 'row', 'last_row', 'key', 'kind', 'top')
 TABLES = ('run/log.csv', 'run/scores.csv', 'run/classes.csv')
-FREE = {*((f, 'absent') for f in (*TABLES, 'run/skipped.json', 'run/checkpoints', STEP, f'{STEP}/manifest.json')),
-        *(('results/val.json', what) for what in ('absent', 'folder', 'null', 'as_list')),           # no result of otseg-eval
-        *((f'data/{split}.txt', what) for split in ('train', 'val') for what in ('absent', 'folder')),  # all pictures count
-        ('shot.png', 'deep'), ('shot.png', 'size'), ('photo.jpg', 'size')}                           # as good a photograph
-UNREAD = ('trainer.pt', 'environment.json', f'{STEP[:-1]}2')
+# files that may be away, or be no file of this kind, and what comes out then
+ABSENCE = {
+    **{(f, 'absent'): 'the same' for f in (*TABLES, 'run/skipped.json', f'{STEP}/manifest.json')},
+    **{(f'data/{s}.txt', what): 'the same' for s in ('train', 'val') for what in ('absent', 'folder')},     # all pictures count
+    **{(f, 'absent'): 'another result' for f in ('run/checkpoints', STEP)},                     # that of an earlier checkpoint
+    (STEP, 'foreign'): 'another result',                                                        # a whole one, of another model
+    **{('results/val.json', what): 'another result' for what in ('absent', 'folder', 'null', 'as_list')},  # a table without it
+    ('shot.png', 'deep'): 'another result', ('shot.png', 'size'): 'another result', ('photo.jpg', 'size'): 'another result'}
 PAIRS = [(name, what) for name, (kinds, _) in FILES.items() for what in dict.fromkeys(kinds)] + [('options', None)] * 24
 random.Random(0).shuffle(PAIRS)
 
@@ -309,9 +332,11 @@ def case(number):
     return name, what, (option, value), g
 
 
-class Ending:
-    "How it ended: 'error', 'survived' (and said so) or 'silent', and what was said"
-    def __init__(self, how, words): self.how, self.words = how, words
+class Ending(NamedTuple):
+    "How it ended: 'error', 'reported', 'skipped', 'survived' (each of which says so) or 'silent', what was said, what came out"
+    how: str
+    words: str
+    result: object = None
 
 
 @contextlib.contextmanager
@@ -329,24 +354,27 @@ def limit(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def ending(use):
-    "Let any other exception through"
+def ending(use, noted=None):
+    "Let any other exception through. `noted`: a list of skipped pictures, and how many there were"
     out, err = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as stack:
         told = stack.enter_context(warnings.catch_warnings(record=True))
         for context in (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limit(LIMIT)):
             stack.enter_context(context)
         warnings.simplefilter('always')
-        try: use()
+        try: result = use()
         except InputError as e: return Ending('error', str(e))
         except SystemExit as e:
             last = err.getvalue().split('\r')[-1].strip().split('\n')[-1]
             if e.code == 1 and 'PROBLEM: ' in out.getvalue(): return Ending('reported', out.getvalue())
             assert e.code == 2 and last.startswith('error: '), (e.code, err.getvalue())
             return Ending('error', last[7:])
-    if 'not there: ' in out.getvalue(): return Ending('reported', out.getvalue())
+    result = out.getvalue() if result is None else result
+    if 'not there: ' in out.getvalue(): return Ending('reported', out.getvalue(), result)
+    if noted and Path(noted[0]).is_file() and len(listed := read_json(noted[0])) > noted[1]:
+        return Ending('skipped', ' '.join(map(str, listed.values())), result)
     said = ' '.join(str(w.message) for w in told if 'passing over' in str(w.message))
-    return Ending('survived' if said else 'silent', said)
+    return Ending('survived' if said else 'silent', said, result)
 
 
 def whole_rows(content, base, start):
@@ -378,14 +406,124 @@ def nothing_lost(before, after, use, end, name, base):
         for r in whole_rows(before[table], base[table].decode().splitlines(), start + more): assert r in kept, (table, r)
 
 
-def noticed(name, what, use, end):
-    "Whether damage that cannot be taken for content is told"
-    what = what and what.__name__
-    if end.how != 'silent' or name == 'options' or what in CONTENT or (name, what) in FREE: return True
-    if use == 'resume' and name.startswith(STEP): return False
-    if name.startswith('data/') and use in ('skip', 'resume'):                    # a picture more is listed as skipped
-        return len(read_json('new/skipped.json' if use == 'skip' else 'run/skipped.json')) == (1 if use == 'skip' else 2)
-    return what == 'foreign' or any(part in name for part in UNREAD)
+# what a file says, by readers of its kind alone
+
+UNREADABLE = 'unreadable'
+
+
+def arrays(value):
+    "The same in a form that compares"
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = value.numpy() if isinstance(value, torch.Tensor) else value
+        return value.shape, str(value.dtype), value.tobytes()
+    if isinstance(value, dict): return {k: arrays(v) for k, v in value.items()}
+    return [arrays(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        image.load()
+        return np.array(image.convert('RGB')) if path.suffix == '.jpg' or image.mode not in 'LP' else np.array(image)
+
+
+READERS = {'.json': lambda p: json.loads(p.read_text(encoding='utf-8')), '.safetensors': load_file,
+           '.txt': lambda p: [line.strip() for line in p.read_text(encoding='utf-8').splitlines() if line.strip()],
+           '.csv': lambda p: [row for row in csv.reader(p.read_text(encoding='utf-8').splitlines()) if row],
+           '.png': pixels, '.jpg': pixels, '.mat': lambda p: {k: v for k, v in loadmat(p).items() if k[0] != '_'},
+           '.pth': lambda p: torch.load(p, weights_only=True)['state_dict'], '.pt': lambda p: torch.load(p, weights_only=True)}
+
+
+def meaning(path):
+    "What a file holds; UNREADABLE where its kind's own reader fails"
+    try: return READERS[path.suffix](path)
+    except Exception: return UNREADABLE  # readers of damaged files raise almost anything
+
+
+# which meanings may stand in the place of the first one without a word, because they are as good
+
+def texts(value): return isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value)
+
+
+def good_description(new):
+    "dataset.json: names, which of them are unseen or seen, what is ignored, templates"
+    def of(kind): return lambda v: isinstance(v, list) and all(type(i) in kind for i in v)
+    def templates(v): return v in ('6', '8', '1') or texts(v) and all(t.count('{}') == 1 for t in v)
+    known = dict(names=texts, unseen=of((str, int)), seen=of((str, int)), ignore=of((int,)), templates=templates)
+    return isinstance(new, dict) and {'names'} <= new.keys() <= known.keys() and all(known[k](v) for k, v in new.items())
+
+
+def good_vocabulary(new):
+    kinds = dict(name=str, names=list, unseen=list, palette=list | None, templates=list | str | None, source=object,
+                 text_prompts=list | None)
+    return isinstance(new, dict) and 'names' in new and new.keys() <= kinds.keys() and all(
+        isinstance(v, kinds[k]) for k, v in new.items()) and texts(new['names'])
+
+
+def same_tensors(old, new):
+    "The same names, shapes and types, and numbers"
+    def looks(state): return {k: (v.shape, v.dtype) for k, v in state.items()}
+    return looks(old) == looks(new) and all(v.isfinite().all() for v in new.values())
+
+
+def good_names(name, new):
+    "A list of pictures that are there"
+    folder = 'voc/JPEGImages' if name.startswith('voc') else f'data/images/{Path(name).stem}'
+    return new and all(Path(folder, f'{n}.jpg').is_file() for n in new)
+
+
+def good_mask(name, old, new):
+    "Of the same size, of the classes' values alone"
+    known = {*range(len(NAMES)), 9, 255} if name.startswith('data') else {*range(21), 255}
+    return new.ndim == 2 and new.shape == old.shape and {*np.unique(new).tolist()} <= known
+
+
+def as_good(name, use, old, new):
+    "Whether a file that says this instead may be taken as it is"
+    if name.endswith(('.jpg', 'shot.png')): return new.shape == old.shape or '/' not in name  # photographs may have any size
+    if name.endswith('.png'): return good_mask(name, old, new)
+    if name.endswith('labels.txt'): return False
+    if name.endswith('.txt'): return use != 'resume' and good_names(name, new)
+    if name.endswith('dataset.json'): return use not in ('resume', 'score') and good_description(new)
+    if name == 'vocab.json': return good_vocabulary(new)
+    if name in ('model/model.safetensors', 'clip.safetensors', 'official.pth'): return same_tensors(old, new)
+    if name == 'run/skipped.json': return isinstance(new, dict)
+    if name.endswith('manifest.json'):  # of parts that this use does not read
+        return use != 'resume' and isinstance(new, dict) and all(new.get(k) == old[k] for k in old if k != 'trainer.pt')
+    if name == 'results/val.json': return isinstance(new, dict)
+    return False
+
+
+def unneeded(name, use):
+    "What changes no result, whatever the file holds; of tables `nothing_lost` counts the rows"
+    if name in (*TABLES, 'run/environment.json'): return True
+    return name.endswith('trainer.pt') and (use != 'resume' or name.startswith(STEP[:-1] + '2'))
+
+
+def shows(name, end, new):
+    "Whether what came out is what the file holds now, where that can be seen at once"
+    if name in ('model/model.safetensors', 'official.pth') and isinstance(end.result, dict):
+        return all(any(torch.equal(v, w) for w in end.result.values() if w.shape == v.shape)
+                   for k, v in new.items() if 'self_attn' not in k and 'prompt_embeddings' not in k)
+    if '/images/' in name or 'JPEGImages' in name: return torch.equal(read_picture(name), torch.from_numpy(new).permute(2, 0, 1))
+    return True
+
+
+def check_silence(name, what, use, end, old, new, usual):
+    """Nothing was said. So nothing was to be said: the file says the same as before, or is not read, and the result is the usual
+    one; or what it says now is as good, and the result follows it"""
+    kind, same = what.__name__, arrays(end.result) == arrays(usual)
+    if (name, kind) in ABSENCE: assert ABSENCE[name, kind] in ('another result', 'the same' if same else ''), 'another result'
+    elif unneeded(name, use) or arrays(old) == arrays(new): assert same, 'another result of the same content'
+    else:
+        assert new is not UNREADABLE, 'the file cannot be read, and nothing was said'
+        assert as_good(name, use, old, new), f'the file says something that should be refused, and nothing was said: {new!r:.300}'
+        assert same or shows(name, end, new), 'the result is neither the usual one nor what the file says'
+
+
+def check_words(name, what, use, end, old, new):
+    "Something was said. So there was something to say: a file that says the same as before is none, unless every byte counts"
+    counted = name.startswith((STEP, 'run/checkpoints/best')) or 'manifest' in name
+    if new is not UNREADABLE and not counted and not unneeded(name, use): assert arrays(old) != arrays(new), end.words
 
 
 TALLY = Counter()
@@ -395,7 +533,7 @@ TALLY = Counter()
 def tally(request):
     "Printed at the end: how the cases ended, by kind of damage"
     yield
-    plugin, ways = request.config.pluginmanager.get_plugin, ('error', 'reported', 'survived', 'silent')
+    plugin, ways = request.config.pluginmanager.get_plugin, ('error', 'reported', 'skipped', 'survived', 'silent')
     lines = [f'\n{"damage":<10}' + ''.join(f'{w:>10}' for w in ways)]
     for kind in [*sorted({k for k, _ in TALLY}), 'all']:
         counts = [sum(n for (k, h), n in TALLY.items() if kind in (k, 'all') and h == w) for w in ways]
@@ -403,12 +541,29 @@ def tally(request):
     with plugin('capturemanager').global_and_fixture_disabled(): plugin('terminalreporter').write_line('\n'.join(lines))
 
 
-def run_case(number, base, world):
+@pytest.fixture(scope='module')
+def usual(base, tmp_path_factory):
+    "The result of a use where nothing is damaged"
+    found = {}
+
+    def result(use):
+        if use not in found:
+            folder = tmp_path_factory.mktemp('usual')/'world'
+            shutil.copytree(base, folder)
+            with inside(folder): found[use] = ending(USES[use]).result
+        return found[use]
+    return result
+
+
+def run_case(number, base, world, usual):
     name, what, use, g = case(number)
     path, about = world/name, f'case {number}: {what and what.__name__} {name}, {use}'
+    old = meaning(path) if what and path.is_file() else None
     if what: what(path, g)
+    new = meaning(path) if what and path.is_file() else None
     before = tree()
-    try: end = ending(USES[use] if what else lambda: options(*use))
+    noted = dict(skip=('new/skipped.json', 0), resume=('run/skipped.json', 1)) if what and name.startswith('data/') else {}
+    try: end = ending(USES[use] if what else lambda: options(*use), noted.get(use) if what else None)
     except BaseException as e: raise AssertionError(f'{about}: {type(e).__name__}: {e}') from e
     print(f'{about}: {end.how}: {end.words[:300]}')
     TALLY[what.__name__ if what else 'option', end.how] += 1
@@ -418,13 +573,29 @@ def run_case(number, base, world):
         names = [path.name, path.parent.relative_to(world).as_posix()] if what else [*use, 'should be finite']
         names += {'model/config.json': ['the stored recipe'], 'tiny.json': ['the CLIP', 'model.clip.', 'this architecture'],
                   'data/dataset.json': ['this CLIP learned']}.get(name, [])
+        if use == 'resume' and name.startswith('data/'): names.append('the data that it was trained on')
         assert any(n in end.words for n in names), end.words
-    assert noticed(name, what, use, end), about
+    try:
+        if not what:
+            if end.how == 'silent': check_taken(*use)
+        elif end.how == 'silent': check_silence(name, what, use, end, old, new, usual(use))
+        elif old is not None and new is not None: check_words(name, what, use, end, old, new)
+    except AssertionError as e: raise AssertionError(f'{about}: {e}') from None
+
+
+def check_taken(option, value):
+    "An option that was taken has the value that was given"
+    stored = read_json('new/recipe.json')
+    stored = (stored | stored['model'])[option]
+    try: given = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError): given = value
+    given = list(given) if isinstance(given, tuple) else type(stored)(given) if isinstance(stored, (int, float)) else given
+    assert stored == given, (stored, given)
 
 
 @pytest.mark.parametrize('number', [pytest.param(i, id=f'case{i:03}', marks=[pytest.mark.slow] if i >= EVERY else [])
                                     for i in range(CASES)])
-def test_damage(number, base, world): run_case(number, base, world)
+def test_damage(number, base, world, usual): run_case(number, base, world, usual)
 
 
 # the same in processes of their own

@@ -14,7 +14,6 @@ FILES = sorted([*ROOT.glob('otseg/**/*.py'), *ROOT.glob('tests/**/*.py'), *ROOT.
 # (file, name) -> library, and what happens, or why not, where a version does not have it
 REACHES = {
     ('otseg/train/processes.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
-    ('otseg/model/clip.py', 'constants.HF_HUB_OFFLINE ='): 'huggingface_hub: without it a download is tried and told of',
     ('tests/model/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, as torch documents',
     ('otseg/study/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
     ('tests/model/test_devices.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
