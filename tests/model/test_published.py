@@ -181,5 +181,6 @@ def test_weights_of_openai_run_with_quickgelu(monkeypatch):
         cfg = {k: TINY['model_cfg'][k] for k in ('embed_dim', 'vision_cfg', 'text_cfg')}
         return CLIP(**cfg, quick_gelu=name.endswith('quickgelu'))
     monkeypatch.setattr(clip.open_clip, 'create_model', loaded)
+    monkeypatch.setattr(clip, 'hub_reachable', lambda: True)
     with pytest.raises(InputError, match='QuickGELU.*Use the architecture ViT-B-16-quickgelu'): load_clip('ViT-B-16', 'openai')
     load_clip('ViT-B-16-quickgelu', 'openai')
