@@ -39,7 +39,8 @@ def recipe_of(
 ) -> Recipe:
     "How a segmenter was trained, in the settings that this version knows; where nothing is noted, the published VOC numbers"
     noted, p = seg.info.get('recipe') or {}, seg.preprocess
-    if not noted: return Recipe(image_size=p.window, stride=p.stride, resize=p.limits, min_side=p.min_side, model=seg.model.config)
+    if not noted:
+        return Recipe(image_size=p.window, stride=p.stride, resize=p.limits, min_side=p.min_side, model=seg.model.config)
     def known(cls, given): return {k: v for k, v in given.items() if k in cls.__dataclass_fields__}
     return recipe_from_dict(known(Recipe, noted) | dict(model=known(OTSegConfig, noted.get('model') or {})))
 

@@ -173,16 +173,19 @@ class Preprocess:
         for name in ('size', 'mean', 'std'):  # as JSON has them
             if isinstance(value := getattr(self, name), list): object.__setattr__(self, name, tuple(value))
         whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0
-        pair = isinstance(self.size, tuple) and len(self.size) == 2 and all(map(whole, self.size))
+        real = lambda v: isinstance(v, (int, float)) and 0 < v < math.inf
+        pair = isinstance(self.size, tuple) and len(self.size) == 2 and all(map(real, self.size))
         check(self.size is None or pair or whole(self.size), '`size` should be a side or two in pixels', repr(self.size))
         for name in ('window', 'stride', 'min_side'):
             value = getattr(self, name)
-            check(whole(value) or (name == 'min_side' and value is None), f'`{name}` should be a positive number of pixels', repr(value))
+            check(whole(value) or (name == 'min_side' and value is None), f'`{name}` should be a positive number of pixels',
+                  repr(value))
         check(self.stride <= self.window, f'`stride` should be at most the window of {self.window} pixels', self.stride)
         for name in ('mean', 'std'):
-            value = getattr(self, name)
-            ok = isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
-            check(ok and (name == 'mean' or min(value) > 0), f'`{name}` should be three {"positive " * (name == "std")}numbers', repr(value))
+            value, kind = getattr(self, name), 'positive ' * (name == 'std')
+            ok = isinstance(value, tuple) and len(value) == 3 and all(
+                isinstance(v, (int, float)) and math.isfinite(v) and (not kind or v > 0) for v in value)
+            check(ok, f'`{name}` should be three {kind}numbers', repr(value))
 
     @property
     def limits(self) -> tuple[int, int] | None:

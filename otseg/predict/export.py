@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from ..core import InputError, atomic_path, check, write_json
+from ..core import InputError, atomic_path, check, environment, write_json
 from ..model.otseg import head_with
-from ..train.run import environment
 from .segmenter import Segmenter
 
 # %% ../../nbs/07_predict/03_export.ipynb #84cadaac
@@ -33,14 +32,15 @@ class FixedClasses(nn.Module):
         iterations: int=50,       # Of Sinkhorn, in every layer
     ):
         super().__init__()
-        asked, o = segmenter.question(classes, templates), segmenter.recipe.eval_options(blend=blend, seen_penalty=seen_penalty)
-        self.vocab, self.blend, config = asked.vocab, o['blend'], segmenter.model.config
+        question = segmenter.question(classes, templates)
+        self.scoring = segmenter.scoring(blend, seen_penalty, question.seen)
+        self.vocab, config = question.vocab, segmenter.model.config
         self.model = copy.deepcopy(segmenter.model).cpu().float()
         self.model.head = head_with(self.model, max_iter=iterations, tol=None, solver='auto')
-        lowered = torch.zeros(len(asked.vocab), 1, 1)
-        lowered[list(asked.seen or ())] = o['seen_penalty']
+        lowered = torch.zeros(len(self.vocab), 1, 1)
+        lowered[list(question.seen or ())] = self.scoring.seen_penalty
         mean, std = (torch.tensor(v)[:, None, None] for v in (config.image_mean, config.image_std))
-        for name, value in dict(text=asked.text.cpu(), lowered=lowered, mean=mean, std=std).items():
+        for name, value in dict(text=question.text.cpu(), lowered=lowered, mean=mean, std=std).items():
             self.register_buffer(name, value)
 
     def forward(self,
@@ -48,7 +48,7 @@ class FixedClasses(nn.Module):
     ) -> tuple[Float[Tensor, "1 k H W"], Int[Tensor, "1 H W"]]:
         "Scores, and the class with the highest one"
         out = self.model((image.float() / 255 - self.mean) / self.std, self.text, maps=False)
-        scores = out.mask_probs(self.blend) - self.lowered
+        scores = out.mask_probs(self.scoring.blend) - self.lowered
         return scores, scores.argmax(1)
 
 # %% ../../nbs/07_predict/03_export.ipynb #47b93fb9
@@ -73,18 +73,22 @@ def export_model(
     classes=None,             # As in `Segmenter.predict`; None = those of training
     size: tuple[int, int]=None, # Size (H, W) of the pictures; None = the square of the training
     *,
+    templates=None,           # As in `Segmenter.predict`
+    blend: float=None,        # 1 decoder, 0 score map; None = as in training
+    seen_penalty: float=None, # None = as in training
+    iterations: int=50,       # Of Sinkhorn, in every layer
     tol: float=1e-4,          # Largest difference from the model's own scores that is accepted
-    **kwargs,                 # Passed to `FixedClasses`: templates, blend, seen_penalty, iterations
 ) -> Path:
     "Write a model for fixed classes and pictures of one size"
     path = Path(path)
     check(path.suffix in ('.pt2', '.onnx'), 'the file should end in .pt2 or .onnx', path.name)
     check(path.parent.is_dir(), f'{path.parent} should be a folder', 'none')
-    size = (segmenter.recipe.image_size,) * 2 if size is None else tuple(size)
+    size = (segmenter.preprocess.window,) * 2 if size is None else tuple(size)
     check(len(size) == 2 and min(size) > 0, '`size` should be a height and a width', size)
-    fixed, example = FixedClasses(segmenter, classes, **kwargs).eval(), _example(size)
+    fixed, example = FixedClasses(segmenter, classes, templates, blend=blend, seen_penalty=seen_penalty,
+                                  iterations=iterations).eval(), _example(size)
     own = copy.deepcopy(segmenter.model).cpu().float()
-    wanted = own((example.float() / 255 - fixed.mean) / fixed.std, fixed.text, maps=False).mask_probs(fixed.blend)
+    wanted = own((example.float() / 255 - fixed.mean) / fixed.std, fixed.text, maps=False).mask_probs(fixed.scoring.blend)
     program = torch.export.export(fixed, (example,), strict=False)  # as later versions of torch do by themselves
     off = float((program.module()(example)[0] + fixed.lowered - wanted).abs().max())
     check(off <= tol, f'the exported model should say what the model says, to {tol:g}', f'{off:.1e}', 'Pass more `iterations`.')
@@ -93,6 +97,6 @@ def export_model(
         else: _write_onnx(program, example, tmp)
     v = fixed.vocab
     facts = dict(classes=list(v.names), palette=[list(c) for c in v.palette], unseen=list(v.unseen_names), size=list(size),
-                 templates=list(v.templates), blend=fixed.blend, difference=off, environment=environment())
+                 templates=list(v.templates), blend=fixed.scoring.blend, difference=off, environment=environment())
     write_json(path.with_suffix('.json'), facts)
     return path

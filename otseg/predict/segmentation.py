@@ -11,7 +11,6 @@ __all__ = ['RESULTS', 'LONGEST_NAME', 'FEW', 'load_photograph', 'mask_image', 'p
 
 # %% ../../nbs/07_predict/00_segmentation.ipynb #092a9f4b
 import base64, hashlib, html, io, threading, warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,73 +19,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ..core import InputError, atomic_path, check, check_fresh, check_output, unknown_name, write_json
+from ..core import atomic_path, check, check_fresh, check_output, unknown_name, write_json
 from ..model.vocab import Vocab, fill_templates
+from ..data.pictures import picture_pixels
 from ..evaluate.windows import SlidingOutput
 from ..show.charts import StyledFigure
 from ..show.figures import overlay, plot_prompt_maps, plot_segmentation, save_figure
 
-# %% ../../nbs/07_predict/00_segmentation.ipynb #a52d6d6e
-@contextmanager
-def _decoding(name):
-    "What a decoder raises is an `InputError` that names the picture; memory and disk stay what they are"
-    try: yield
-    except (InputError, MemoryError): raise
-    except Image.DecompressionBombError as e:
-        raise InputError(f'{name} should have at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, got more ({e}). '
-                         'Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it.') from e
-    except Exception as e:
-        if isinstance(e, OSError) and e.errno: raise
-        words = ' '.join(str(e).split()) or type(e).__name__
-        raise InputError(f'{name} should be a whole picture, got one that does not decode ({words}). '
-                         'Restore it from its source.') from e
-
-def _opened(path: Path) -> Image.Image:
-    "A picture from a file, decoded to its end"
-    check(path.is_file(), f'{path} should be a picture', 'no such file')
-    with _decoding(path), Image.open(path) as image: image.load()
-    return image
-
-def _of_array(x: np.ndarray) -> Image.Image:
-    "A picture from an array of any of the kinds that `load_photograph` takes"
-    check((x.ndim == 2 or x.ndim == 3 and x.shape[-1] in (1, 3, 4)) and x.size > 0,
-          'the picture should be (H, W), (H, W, 3) or (H, W, 4)', x.shape)
-    if x.dtype == np.uint16: x = (x >> 8).astype(np.uint8)
-    elif x.dtype.kind == 'f':
-        check(np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1,
-              'the picture with float values should lie in 0..1', f'{x.min():.3g}..{x.max():.3g}')
-        x = (x * 255).round().astype(np.uint8)
-    check(x.dtype == np.uint8, 'the picture should hold uint8, uint16 or float', x.dtype)
-    return Image.fromarray(x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x)
-
-# %% ../../nbs/07_predict/00_segmentation.ipynb #18f71bfe
-def _rgb(image: Image.Image) -> Image.Image:
-    "Eight bits of red, green and blue; transparent pixels over white"
-    if image.mode.startswith('I;16'): image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ('I', 'F'):  # 16 bits in 32; float in 0..1, 0..255 or 0..65535
-        x = np.nan_to_num(np.asarray(image, dtype=float))
-        top = 65535 if x.max() > 255 else 255 if x.max() > 1 or image.mode == 'I' else 1
-        image = Image.fromarray((x / top * 255).clip(0, 255).astype(np.uint8))
-    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
-
 # %% ../../nbs/07_predict/00_segmentation.ipynb #a842be24
 def load_photograph(
-    source,  # Path, PIL image, or array (H, W), (H, W, 3) or (H, W, 4): uint8, uint16, or float in 0..1
+    source,         # Path, PIL image, or array (H, W), (H, W, 3) or (H, W, 4): uint8, uint16, or float in 0..1
+    *,
+    alpha: str='',  # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
+    depth: int=0,   # Bits in use of a channel of 16, as 12; 0 = all of them
 ) -> UInt8[np.ndarray, "H W 3"]:
-    "An upright RGB picture"
-    name = source if isinstance(source, (str, Path)) else 'the picture'
-    if isinstance(source, (str, Path)): source = _opened(Path(source))
-    if isinstance(source, Tensor): source = source.cpu().numpy()
-    if isinstance(source, np.ndarray): source = _of_array(source)
-    check(isinstance(source, Image.Image), 'a picture should be a path, a PIL image or an array', type(source).__name__)
-    with _decoding(name): return np.array(_rgb(ImageOps.exif_transpose(source)))
+    "An upright RGB picture, as training sees it too: `picture_pixels`"
+    return picture_pixels(source, alpha=alpha, depth=depth)
 
 # %% ../../nbs/07_predict/00_segmentation.ipynb #9f68aa71
 def mask_image(

@@ -125,34 +125,36 @@ def test_predict(world):
     photos = ['portrait.jpg', 'landscape.png']
     code, out, err = shell(*ask(*photos, classes='sky, dog,water', output='out'))
     assert code == 0, err
-    assert sorted(tree('out')) == sorted(f'{p.split(".")[0]}{t}' for p in photos
-                                         for t in ('_mask.png', '_overlay.png', '_prompts.png', '.json'))
+    assert sorted(tree('out')) == sorted(['predict.json', *(
+        f'{p}{t}' for p in photos for t in ('.mask.png', '.overlay.png', '.prompts.png', '.json'))])
     for photo in photos:
-        stem, size = photo.split('.')[0], Image.open(photo).size
-        drawn, overlay = Image.open(f'out/{stem}_mask.png'), Image.open(f'out/{stem}_overlay.png')
+        size = Image.open(photo).size
+        drawn, overlay = Image.open(f'out/{photo}.mask.png'), Image.open(f'out/{photo}.overlay.png')
         assert drawn.mode == 'P' and drawn.size == overlay.size == size and np.array(drawn).max() < 3
-        assert min(Image.open(f'out/{stem}_prompts.png').size) > 100
-        told = json.loads(Path(f'out/{stem}.json').read_text(encoding='utf-8'))  # dog and water had no labels
+        assert min(Image.open(f'out/{photo}.prompts.png').size) > 100
+        told = json.loads(Path(f'out/{photo}.json').read_text(encoding='utf-8'))  # dog and water had no labels
         assert told['classes'] == ['sky', 'dog', 'water'] and told['unseen'] == ['dog', 'water']
         assert told['size'] == [size[1], size[0]] and abs(sum(told['areas'].values()) - 1) < 1e-4
         share = {n: float((np.array(drawn) == i).mean()) for i, n in enumerate(told['classes'])}
         assert all(abs(told['areas'][n] - share[n]) < 1e-5 for n in share)
         assert photo in out
-    refused(*ask(*photos, classes='sky', output='out'), says=['portrait_mask.png', '--overwrite'])
+    assert shell(*ask(*photos, classes='sky, dog,water', output='out'))[1].startswith('2 pictures: 0 done now, 2 done earlier')
+    refused(*ask(*photos, classes='sky', output='out'), says=['out should be gone on with', '--overwrite'])
     code, out, err = shell(*ask(*photos, show='dog', output='out'), '--overwrite')
-    assert code == 0 and json.loads(Path('out/portrait.json').read_text(encoding='utf-8'))['classes'] == NAMES, err
+    assert code == 0 and json.loads(Path('out/portrait.jpg.json').read_text(encoding='utf-8'))['classes'] == NAMES, err
 
 
 def test_predict_synonyms_background_and_templates(world):
     code, out, err = shell(*ask('portrait.jpg', classes='sky|water,dog', background='tree', templates='a {}|small {}',
                                 output='out'))
     assert code == 0 and 'portrait.jpg: ' in out, err
-    told, drawn = json.loads(Path('out/portrait.json').read_text(encoding='utf-8')), np.array(Image.open('out/portrait_mask.png'))
+    told = json.loads(Path('out/portrait.jpg.json').read_text(encoding='utf-8'))
+    drawn = np.array(Image.open('out/portrait.jpg.mask.png'))
     assert told['classes'] == ['sky', 'dog', 'background'] and told['background'] and told['unseen'] == ['dog']
     assert told['words'] == dict(sky=['sky', 'water']) and drawn.max() <= 2
     assert abs(told['areas']['background'] - (drawn == 2).mean()) < 1e-5
     code, out, err = shell(*ask('portrait.jpg', classes='sky,dog', background='0.999', output='none'))
-    assert code == 0 and 'background 100.0%' in out and Path('none/portrait_prompts.png').exists(), err
+    assert code == 0 and 'background 100.0%' in out and Path('none/portrait.jpg.prompts.png').exists(), err
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -240,7 +242,7 @@ def test_options_of_the_other_commands(world):
     misused(*EVAL, '--blend', 'half', says='half')
     misused('otseg-predict', 'portrait.jpg', '--checkpoint', 'run', '--size', '1.5', says='1.5')
     refused('otseg-eval', says='a checkpoint should be named')
-    misused('otseg-predict', says='photos')
+    misused('otseg-predict', says='pictures')
     refused('otseg-eval', 'run', says='Add --data FOLDER.')
     refused(*EVAL, '--split', 'tset', says='images/tset')
     refused(*EVAL, '--dataset', 'foldr', says="unknown data set 'foldr'")
@@ -451,16 +453,26 @@ def test_absent_checkpoint(world):
 # mistakes: photographs
 
 def test_photographs(world):
-    refused(*ask('absent.jpg'), says='absent.jpg should be a photograph, got no such file')
-    refused(*ask('portrait.jpg', 'data'), says='data should be a photograph')
-    refused(*ask('text.jpg'), says=['text.jpg', 'does not decode'])
-    refused(*ask('cut.jpg'), says=['cut.jpg', 'does not decode'])
+    refused(*ask('absent.jpg'), says='absent.jpg should be a picture or a folder of pictures, got no such file')
+    refused(*ask('portrait.jpg', 'data'), says='got the folder data beside others')
+    for name in ('text.jpg', 'cut.jpg'):
+        code, out, err = shell(*ask(name))
+        assert code == 1 and err.splitlines()[-1].startswith('error: ') and 'Traceback' not in err, err
+        assert name in err.splitlines()[-1] and 'does not decode' in err.splitlines()[-1] and 'others' not in err
+        assert sorted(tree('new')) == ['predict.json', 'skipped.json']
+    assert shell(*ask('portrait.jpg', classes='sky'))[0] == 0          # nothing had come of the other question
     shutil.copy('portrait.jpg', 'data/portrait.jpg')
-    refused(*ask('portrait.jpg', 'data/portrait.jpg'), says='photographs should have different names')
+    refused(*ask('portrait.jpg', 'data/portrait.jpg'), says='pictures should have different names')
 
 
 def test_one_bad_photograph_among_good_ones(world):
-    refused(*ask('portrait.jpg', 'cut.jpg'), says=['cut.jpg', 'does not decode'])
+    "The good one is done, the bad one is named"
+    code, out, err = shell(*ask('portrait.jpg', 'cut.jpg', 'landscape.png'))
+    assert code == 1 and 'cut.jpg should be a whole picture' in err.splitlines()[-1] and 'All others are done.' in err, err
+    assert '3 pictures: 2 done now, 0 done earlier, 1 skipped' in out and 'portrait.jpg: ' in out
+    assert {Path(n).name for n in tree('new')} >= {'portrait.jpg.mask.png', 'landscape.png.mask.png', 'skipped.json'}
+    code, out, err = shell(*ask('portrait.jpg', 'cut.jpg', 'landscape.png', skip_bad=1))
+    assert code == 0 and '0 done now, 2 done earlier, 1 skipped' in out, err
 
 
 @pytest.mark.parametrize('classes, says', [
@@ -474,15 +486,15 @@ def test_classes(world, classes, says): refused(*ask('portrait.jpg', classes=cla
 
 
 def test_predict_options(world):
-    refused(*ask('portrait.jpg', show='water'), says='--show should be one of cat, dog, sky, road, got water')
-    refused(*ask('portrait.jpg', show='background', background='.5'), says='--show should be one of cat, dog, sky, road')
+    refused(*ask('portrait.jpg', show='water'), says="should be asked for, got 'water'. Choose from cat, dog, sky, road")
+    refused(*ask('portrait.jpg', show='background', background='.5'), says='Choose from cat, dog, sky, road')
     refused(*ask('portrait.jpg', blend='2'), says='`blend` should lie in 0..1')
     refused(*ask('portrait.jpg', background='2'), says='`background` as a level should lie between 0 and 1, got 2.0')
     refused(*ask('portrait.jpg', background='dog'), says="classes should have different words, got 'dog' in two of them")
     refused(*ask('portrait.jpg', templates='9'), says="unknown template list '9'")
 
 
-@pytest.mark.parametrize('size', ['0', '-3'])
+@pytest.mark.parametrize('size', ['0', '-3', '5', '100000'])
 def test_predict_size(world, size): refused(*ask('portrait.jpg', size=size), says='size')
 
 

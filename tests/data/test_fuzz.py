@@ -29,7 +29,7 @@ from given.shell import NAMES, TINY, inside, mask, picture, process, tree
 from otseg.model.checkpoint import load_checkpoint, load_official, save_checkpoint
 from otseg.commands.use import convert, predict
 from otseg.core import InputError, read_json
-from otseg.data.reading import load_dataset, read_picture
+from otseg.data import load_dataset, read_picture
 from otseg.commands.evaluate import evaluate
 from otseg.predict.segmenter import Segmenter
 from otseg.commands.data import prepare
@@ -97,7 +97,7 @@ def base(tmp_path_factory):
             from otseg.model.clip import load_clip
             save_file(load_clip('tiny.json', 'random').state_dict(), 'clip.safetensors')
         whole = Path('data/images/train/train3.jpg').read_bytes()
-        Path('data/images/train/train3.jpg').write_bytes(whole[:300])
+        Path('data/images/train/train3.jpg').write_bytes(bytes(99) + whole[99:])  # no bytes less: it is this data
         fit(RECIPE, 'data', 'run', progress=False)
         Path('data/images/train/train3.jpg').write_bytes(whole)
         shutil.rmtree('run/checkpoints/step_000006')
@@ -172,7 +172,8 @@ USES = dict(
     from_pretrained=lambda: Segmenter.from_pretrained('model').predict('shot.png', ['sky', 'water']).labels,
     segment=lambda: segmented('photo.jpg', 'shot.png', checkpoint='model'),
     segment_run=lambda: segmented('photo.jpg', checkpoint='run'),
-    best=lambda: load_checkpoint('run/checkpoints/best').model.state_dict(), score=lambda: evaluate('model', data='data', output='new.json'),
+    best=lambda: load_checkpoint('run/checkpoints/best').model.state_dict(),
+    score=lambda: evaluate('model', data='data', output='new.json'),
     score_run=lambda: evaluate('run', data='data'), official=lambda: load_official('official.pth', heads=2).state_dict(),
     convert=converted, table1=lambda: evaluate(table=1))
 
@@ -312,7 +313,7 @@ TABLES = ('run/log.csv', 'run/scores.csv', 'run/classes.csv')
 # files that may be away, or be no file of this kind, and what comes out then
 ABSENCE = {
     **{(f, 'absent'): 'the same' for f in (*TABLES, 'run/skipped.json', f'{STEP}/manifest.json')},
-    **{(f'data/{split}.txt', what): 'the same' for split in ('train', 'val') for what in ('absent', 'folder')},  # all pictures count
+    **{(f'data/{s}.txt', what): 'the same' for s in ('train', 'val') for what in ('absent', 'folder')},     # all pictures count
     **{(f, 'absent'): 'another result' for f in ('run/checkpoints', STEP)},                     # that of an earlier checkpoint
     (STEP, 'foreign'): 'another result',                                                        # a whole one, of another model
     **{('results/val.json', what): 'another result' for what in ('absent', 'folder', 'null', 'as_list')},  # a table without it
@@ -572,6 +573,7 @@ def run_case(number, base, world, usual):
         names = [path.name, path.parent.relative_to(world).as_posix()] if what else [*use, 'should be finite']
         names += {'model/config.json': ['the stored recipe'], 'tiny.json': ['the CLIP', 'model.clip.', 'this architecture'],
                   'data/dataset.json': ['this CLIP learned']}.get(name, [])
+        if use == 'resume' and name.startswith('data/'): names.append('the data that it was trained on')
         assert any(n in end.words for n in names), end.words
     try:
         if not what:

@@ -46,6 +46,6 @@ def test_onnx(segmenter, tmp_path):
     session = onnxruntime.InferenceSession(export_model(segmenter, tmp_path/'a.onnx', CLASSES))
     x = picture((96, 96))
     scores, labels = session.run(['scores', 'labels'], {'image': x.numpy()})
-    wanted = eager(segmenter, x, CLASSES, .5, segmenter.recipe.seen_penalty).numpy()
+    wanted = eager(segmenter, x, CLASSES, .5, segmenter.seen_penalty).numpy()
     print(f'apart by {np.abs(scores - wanted).max():.1e}')
     assert np.abs(scores - wanted).max() < 1e-4 and labels.shape == (1, 96, 96)

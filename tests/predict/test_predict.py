@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')]  # of pycocotools
 SHAPES = {'a.jpg': (60, 90, 3), 'a.png': (50, 50), 'B.JPEG': (97, 33, 3), 'c.webp': (40, 41, 3), 'x/a.jpg': (130, 60, 3),
           'x/d.tif': (1, 1), 'x/y z/e.bmp': (96, 96, 3), 'x/y z/f.PNG': (30, 200, 4), 'ü/g.jpg': (64, 300, 3)}
-RESULTS = sorted(f'{name}.png' for name in SHAPES)
+RESULTS = sorted(f'{name}.mask.png' for name in SHAPES)
 CLASSES = 'boat,star|heart,sky'
 
 
@@ -49,7 +50,7 @@ def files(folder): return {p.relative_to(folder).as_posix(): p for p in sorted(P
 
 def masks(folder):
     "Bytes of every result"
-    return {name: path.read_bytes() for name, path in files(folder).items() if name.endswith('.png')}
+    return {name: path.read_bytes() for name, path in files(folder).items() if name.endswith('.png') and '/.' not in f'/{name}'}
 
 
 def marks(folder):
@@ -80,11 +81,11 @@ def one_of(rank, processes, port, argv, slow, said):
 
 def delay(seconds):
     "A model that takes its time"
-    labels = Segmenter.labels
+    segment = Segmenter.segment
     def slowly(*args, **kwargs):
         time.sleep(seconds)
-        return labels(*args, **kwargs)
-    Segmenter.labels = slowly
+        return segment(*args, **kwargs)
+    Segmenter.segment = slowly
 
 
 def start(server, processes, argv, slow=0):
@@ -106,7 +107,8 @@ def together(server, processes, *argv, codes=(0,)):
     return said
 
 
-def ask(*more, output='out', classes=CLASSES): return ['in', '--output', output, '--classes', classes, '--workers', 0, *more]
+def ask(*more, output='out', classes=CLASSES, results='mask'):
+    return ['in', '--output', output, '--classes', classes, '--workers', 0, '--results', results, *more]
 
 
 def alone(*more, **kwargs):
@@ -118,6 +120,9 @@ def alone(*more, **kwargs):
     return code, out.getvalue()
 
 
+BOTH = 'mask,overlay'
+
+
 def refused(*more, says, **kwargs):
     before = marks('.')
     code, out = alone(*more, **kwargs)
@@ -127,9 +132,9 @@ def refused(*more, says, **kwargs):
 
 
 def test_two_processes_write_what_one_writes(photos, server):
-    said = together(server, 2, *ask('--overlay', '--background', 'wood', '--workers', 1, output='two'))
+    said = together(server, 2, *ask('--background', 'wood', '--workers', 1, output='two', results=BOTH))
     assert '9 pictures: 9 done now, 0 done earlier, 0 skipped' in said[0] and 'done' not in said[1]
-    code, out = alone('--overlay', '--background', 'wood', output='one')
+    code, out = alone('--background', 'wood', output='one', results=BOTH)
     assert code == 0, out
     one, two = masks('one'), masks('two')
     assert sorted(one) == sorted(RESULTS + [f'{n}.overlay.png' for n in SHAPES]) and one == two
@@ -138,7 +143,7 @@ def test_two_processes_write_what_one_writes(photos, server):
     seg, record = Segmenter.from_pretrained('toy', device='cpu'), json.loads(Path('one/predict.json').read_text(encoding='utf-8'))
     assert record['classes'] == ['boat', 'star', 'sky', 'background'] and record['words'] == dict(star=['star', 'heart'])
     for name in SHAPES:
-        found = Image.open(f'two/{name}.png')
+        found = Image.open(f'two/{name}.mask.png')
         assert np.array_equal(np.array(found), seg.predict(f'in/{name}', CLASSES, background='wood').labels)
     assert record['environment'].keys() >= {'commit', 'torch', 'device'} and len(record['sha256']) == 71
 
@@ -153,7 +158,7 @@ def test_a_complete_folder_is_left_alone(photos, server):
 @pytest.mark.parametrize('processes', [1, 2])
 def test_killed_in_the_middle(photos, server, processes):
     "What was done stays as it was, to the inode; what was not is done; nothing else is left"
-    made = start(server, processes, ask('--overlay'), slow=.3)
+    made = start(server, processes, ask(results=BOTH), slow=.3)
     end = time.time() + 120
     while len([n for n in files('out') if n in RESULTS]) < 3:
         assert time.time() < end and any(p.is_alive() for p in made)
@@ -161,15 +166,22 @@ def test_killed_in_the_middle(photos, server, processes):
     for p in made: os.kill(p.pid, signal.SIGKILL)
     for p in made: p.join()
     Path('out/x').mkdir(exist_ok=True)
-    for name in ('out/.a.jpg.abcdefg1.png', 'out/x/.d.tif.overlay.12345678.png'): Path(name).write_bytes(b'half')
+    old = 2 * 3600
+    for name, age in {'.a.jpg.otseg_01234567.png': old, 'x/.d.tif.otseg_0123abcd.png': 0, '.d.12345678.png': old}.items():
+        name = f'out/{name}'
+        Path(name).write_bytes(b'half')
+        os.utime(name, (time.time() - age,) * 2)
     done = {n: m for n, m in marks('out').items() if n in RESULTS}
     assert 3 <= len(done) < 9
-    said = together(server, 2, *ask('--overlay'))
+    half = {n for n in files('out') if '.otseg_' in n} - {'.a.jpg.otseg_01234567.png'}
+    said = together(server, 2, *ask(results=BOTH))
     assert f'9 pictures: {9 - len(done)} done now, {len(done)} done earlier' in said[0]
     after = marks('out')
     assert {n: after[n] for n in done} == done
-    assert sorted(after) == sorted([*RESULTS, *(f'{n}.overlay.png' for n in SHAPES), 'predict.json'])
-    assert alone('--overlay', output='whole')[0] == 0 and masks('whole') == masks('out')
+    # what is young or another program's stays
+    assert {'x/.d.tif.otseg_0123abcd.png'} <= half
+    assert sorted(after) == sorted([*RESULTS, *(f'{n}.overlay.png' for n in SHAPES), 'predict.json', '.d.12345678.png', *half])
+    assert alone(output='whole', results=BOTH)[0] == 0 and masks('whole') == masks('out')
 
 
 def test_new_pictures_are_added(photos):
@@ -178,7 +190,7 @@ def test_new_pictures_are_added(photos):
     (photos/'a.jpg').rename(photos/'a.jpg.bmp')          # another name is another picture
     code, out = alone()
     assert code == 0 and '1 done now, 8 done earlier' in out
-    assert {n: marks('out')[n] for n in before} == before and Path('out/a.jpg.bmp.png').is_file()
+    assert {n: marks('out')[n] for n in before} == before and Path('out/a.jpg.bmp.mask.png').is_file()
 
 
 # bad pictures
@@ -190,12 +202,13 @@ def bad(photos):
     return photos
 
 
-def test_a_bad_picture_is_an_error(bad):
+def test_bad_pictures_are_an_error_when_the_others_are_done(bad):
     code, out = alone()
-    assert code == 2 and '0.jpg should be a whole picture, got one that does not decode' in out
-    assert '0 were skipped before it (--skip_bad)' in out and 'Traceback' not in out
-    code, out = alone('--skip_bad', 2)
-    assert code == 2 and 'x/b.jpg should be a whole picture' in out and '2 were skipped before it' in out
+    assert code == 1 and 'Traceback' not in out and sorted(masks('out')) == RESULTS, out
+    assert 'at most 0 pictures should be bad (--skip_bad), got 3, listed in out/skipped.json' in out.splitlines()[-1]
+    assert 'in/0.jpg should be a whole picture, got one that does not decode' in out and 'All others are done.' in out
+    assert '12 pictures: 9 done now, 0 done earlier, 3 skipped' in out
+    assert alone('--skip_bad', 2)[0] == 1 and alone('--skip_bad', 3)[0] == 0
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -211,7 +224,7 @@ def test_bad_pictures_are_skipped_and_listed(bad, server, processes):
 
 def test_too_many_bad_pictures_over_all_processes(bad, server):
     "Two and one: neither process has more than two, both have more together. All good ones are done"
-    said = together(server, 2, *ask('--skip_bad', 2), codes=(2,))
+    said = together(server, 2, *ask('--skip_bad', 2), codes=(1, 2))
     assert said[0].count('error: ') == 1 and 'at most 2 pictures should be bad (--skip_bad), got 3' in said[0]
     assert 'error' not in said[1] and sorted(masks('out')) == RESULTS
 
@@ -221,15 +234,15 @@ def test_too_many_bad_pictures_over_all_processes(bad, server):
 def test_other_options_are_refused(photos):
     assert alone('--blend', '.5')[0] == 0
     assert alone()[0] == 0                                # the same, since training says so
-    there = ['should be gone on with as it was begun', 'choose another --output']
-    refused('--size', 64, says=[*there, 'size: None there, 64 now'])
-    refused('--blend', '1', '--background', '0.4', says=['blend: 0.5 there, 1.0 now', 'background: None there, 0.4 now'])
+    again = ['should be gone on with as it was begun', 'choose another --output', '--overwrite']
+    refused('--size', 64, says=[*again, 'size: None before, 64 now'])
+    refused('--blend', '1', '--background', '0.4', says=['blend: 0.5 before, 1.0 now', 'background: None before, 0.4 now'])
     refused('--templates', 'a {}', says='templates: ')
-    refused('--overlay', says='overlay: False there, True now')
-    refused('--precision', 'bf16', says='precision: no there, bf16 now')
-    refused(classes='boat,star,sky', says="words: {'star': ['star', 'heart']} there, {} now")
+    refused(results=BOTH, says="results: ['mask'] before, ['overlay', 'mask'] now")
+    refused('--precision', 'bf16', says='precision: no before, bf16 now')
+    refused(classes='boat,star,sky', says="words: {'star': ['star', 'heart']} before, {} now")
     photos.rename('elsewhere')
-    refused(says='in should be a folder of pictures')
+    refused(says='in should be a picture or a folder of pictures')
 
 
 def test_refusals_come_before_a_byte_is_written(photos):
@@ -238,11 +251,13 @@ def test_refusals_come_before_a_byte_is_written(photos):
     refused('--checkpoint', 'absent', says='a checkpoint should be')
     refused(classes='boat,zebra', says='zebra')
     refused(classes='boat,,sky', says='class 1 should have a name')
-    refused('--size', '0', says='`size` should be positive')
+    refused(results='masks', says="unknown kind of result 'masks'. Did you mean 'mask'")
+    refused('--show', 'sun', says="should be asked for, got 'sun'. Choose from boat, star, sky")
+    refused('--size', '0', says='`size` should lie in 8..8192')
     refused('--background', '1.5', says='between 0 and 1')
     refused('--blend', '2', says='`blend` should lie in 0..1')
     refused('--precision', 'half', says="unknown precision 'half'")
-    refused('--outptu', 'x', says="unknown option '--outptu'. Did you mean '--output'")
+    refused('--outptu', 'x', says='unrecognized arguments: --outptu x')
     refused('--skip_bad', '-1', says='`skip_bad` should not be negative')
     refused(output='in/a.jpg', says='in/a.jpg should be a folder, got a file')
     Path('mine').mkdir()
@@ -257,22 +272,24 @@ def test_an_error_of_all_processes_is_said_once(photos, server):
     assert said[0].count('error: ') == 1 and said[1] == '' and not Path('out').exists()
 
 
-def test_empty_folder(folder, server):
+def test_a_folder_without_a_picture_is_refused(folder, server):
     Path('in').mkdir()
-    assert '0 pictures: 0 done now' in together(server, 2, *ask())[0] and [*files('out')] == ['predict.json']
-    refused(output='other/../in', says='should not hold the pictures')
+    refused(says='in should hold pictures (', output='out')
+    for name in ('a.heics', 'b.heics', 'c.xyz'): Path('in', name).write_bytes(b'x')
+    refused(says='got 2 with the ending .heics, 1 with the ending .xyz. Convert them', output='out')
+    assert 'in should hold pictures' in together(server, 2, *ask(), codes=(2,))[0] and not Path('out').exists()
 
 
 def test_fewer_pictures_than_processes(photos, server):
     for name in SHAPES:
         if name != 'a.jpg': (photos/name).unlink()
-    assert '1 pictures: 1 done now' in together(server, 2, *ask())[0]
+    assert '1 picture: 1 done now' in together(server, 2, *ask())[0]
 
 
 def test_results_in_the_folder_of_the_pictures(photos, server):
     "They are not taken for pictures, in the first call or the second"
     for line in ('9 done now, 0 done earlier', '0 done now, 9 done earlier'):
-        assert line in together(server, 2, *ask('--overlay', output='in/masks'))[0]
+        assert line in together(server, 2, *ask(output='in/masks', results=BOTH))[0]
     assert sorted(n for n in masks('in/masks') if 'overlay' not in n) == RESULTS
 
 
@@ -280,14 +297,17 @@ def test_many_classes_need_16_bits(photos):
     things = Segmenter.from_pretrained('toy', device='cpu').vocab.names
     names = [f'{a} {b}' for a in things for b in things][:300]
     for name in list(SHAPES)[1:]: (photos/name).unlink()
-    result = predict_folder('in', 'out', names, workers=0, progress=False, overlay=True)
-    assert result.done == 1 and Image.open('out/a.jpg.png').mode.startswith('I')
+    result = predict_folder('in', 'out', names, workers=0, progress=False, results=BOTH)
+    assert result.done == 1 and Image.open('out/a.jpg.mask.png').mode.startswith('I')
     assert Image.open('out/a.jpg.overlay.png').size == Image.open('in/a.jpg').size
 
 
-def test_usage(capsys):
-    main(['--help'])
-    assert 'usage: python -m otseg.predict' in capsys.readouterr().out
+def test_usage():
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end: main(['--help'])
+    assert end.value.code == 0 and 'usage: otseg-predict' in out.getvalue()
+    options = re.findall(r'^  (--[a-z-]+)(?: \(\w+\))?\s{2,}\S', out.getvalue(), re.M)
+    assert {'--classes', '--skip-bad', '--results', '--overwrite', '--seen-penalty'} <= {*options}   # each with its line
 
 
 def test_as_a_module(photos):

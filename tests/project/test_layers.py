@@ -26,10 +26,13 @@ HOME = {
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
     'ipyevents': {'explore.panels'},  # the mouse over a picture; not required
     'voila': {'explore.app'},  # not required
+    # processes that train one model; those of predict and evaluate only tell each other words, by torch.distributed
+    'accelerate': {'train.processes', 'train.step', 'train.trainer'},
     'unittest': set(),  # what a library function stands in for, it sets and restores openly
 }
 # library -> the lowest wing that may import it
-LOWEST = {'torchvision': 'data', 'accelerate': 'train'}
+LOWEST = {'torchvision': 'data'}
+WITHOUT = {'predict': {'train'}}  # wing -> wings below it that it does without: who predicts has no training to do
 LEAF = {'explore': {'explore', 'commands'}, 'commands': {'commands'}}  # wing -> the wings that may import it
 NAMES = 13     # at most, on top of the package
 NOTEBOOKS = 10  # at most, in a folder
@@ -126,6 +129,7 @@ def violations(lib: Path, nbs: Path) -> list[str]:
             if face: found.append(f'{where}: a package that is imported imports nothing of ours, got {other}')
             elif wing not in LEAF.get(above, {wing}):
                 found.append(f'{where}: nothing imports {above} except {", ".join(sorted(LEAF[above]))}')
+            elif above in WITHOUT.get(wing, ()): found.append(f'{where}: {wing} does without {above}, got {other}')
             elif above != wing and LEVEL.get(above, 99) >= LEVEL.get(wing, 0):
                 found.append(f'{where}: {wing} imports {other}, which is not below it')
             elif above == wing and '.' not in other and wing != 'core':
@@ -236,7 +240,7 @@ def test_sound_package_passes(house): assert violations(house/'otseg', house/'nb
     ('train.trainer', 'from otseg.explore.explorer import explore', 'nothing imports explore except commands, explore'),
     ('explore.explorer', 'from otseg.commands.use import demo', 'nothing imports commands except commands'),
     ('train.trainer', 'from otseg.study.bench import run_bench', 'train imports study.bench'),
-    ('model.mix', 'import accelerate', 'accelerate is for train and above'),
+    ('model.mix', 'import accelerate', 'accelerate is at home in train.processes, train.step, train.trainer only'),
     ('model.mix', 'from torchvision import io', 'torchvision is for data and above'),
     ('train.trainer', 'from unittest.mock import patch', 'unittest is at home in no room only'),
     ('train.trainer', 'import open_clip', 'open_clip is at home in model.clip only'),
@@ -255,6 +259,16 @@ def test_wings_side_by_side_do_not_import_each_other(house):
     plant(house, '07_predict/01_segmenter', 'x = 1')
     write(house, 'study.bench', 'from otseg.predict.segmenter import x')
     assert ['study imports predict.segmenter' in v for v in violations(house/'otseg', house/'nbs')] == [True]
+
+
+@pytest.mark.parametrize('code, says', [
+    ('from otseg.train.trainer import fit', 'predict does without train, got train.trainer'),
+    ('from otseg.train import fit', 'predict does without train, got train'),
+    ('import accelerate', 'accelerate is at home in train.processes, train.step, train.trainer only')])
+def test_who_predicts_does_without_training(house, code, says):
+    plant(house, '07_predict/02_folder', code)
+    found = violations(house/'otseg', house/'nbs')
+    assert len(found) == 1 and says in found[0], found
 
 
 @pytest.mark.parametrize('file, name, says', [
