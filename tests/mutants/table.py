@@ -129,8 +129,8 @@ of('data/pictures', f'{D}test_red_is_the_first_channel')(
     'pictures read as BGR', 'return np.array(rgb)', 'return np.array(rgb)[..., ::-1].copy()', 'colours that CLIP never saw')
 of('data/pictures', f'{D}test_red_is_the_first_channel')(
     'pictures read as BGR in training',
-    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)))',
-    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)).flip(0))',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).flip(0).contiguous())',
     'training and prediction see other pictures')
 of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
     'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
