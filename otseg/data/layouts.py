@@ -245,15 +245,21 @@ def picture_suffixes() -> tuple[str, ...]:
     "Endings of the picture files that Pillow reads here, in lower case; what a plug-in adds is among them"
     return _suffixes(len(PILImage.registered_extensions()))
 
+@lru_cache(maxsize=32)
+def _by_end(suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    "Suffixes by what follows their last dot, the longest first"
+    ends = {}
+    for s in sorted(suffixes, key=len, reverse=True): ends.setdefault(s[s.rfind('.'):], []).append(s)
+    return ends
+
 def ending(
     name: str,                # A file or a line of a list
     suffixes: Sequence[str],  # In lower case
 ) -> str:
     "The longest of the suffixes that the name ends in, as it is written there; empty: none"
     low = name.lower()
-    if not low.endswith(tuple(suffixes)): return ''
-    best = max(len(s) for s in suffixes if low.endswith(s))
-    return name[len(name) - best:] if best < len(name) else ''
+    best = next((len(s) for s in _by_end(tuple(suffixes)).get(low[low.rfind('.'):], ()) if low.endswith(s)), 0)
+    return name[len(name) - best:] if 0 < best < len(name) else ''
 
 def plural(
     names: Sequence[str],  # Files
@@ -339,9 +345,9 @@ def one_file(
     "The file of a key; two are an error, unless the ending tells them apart"
     paths = files[key]
     if len(paths) > 1: paths = [p for p in paths if suffix and p.name.lower().endswith(suffix)] or paths
-    check(len(paths) == 1, f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}',
-          ' and '.join(map(str, paths[:3])), 'Remove one of the two.')
-    return paths[0]
+    if len(paths) == 1: return paths[0]
+    raise InputError(f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}, '
+                     f'got {" and ".join(map(str, paths[:3]))}. Remove one of the two.')
 
 # %% ../../nbs/03_data/03_layouts.ipynb #fd33c604
 def read_text(
