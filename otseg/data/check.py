@@ -49,6 +49,7 @@ WRONG = dict(  # kind of problem: in words, and what to do about it where the fi
     binary=('masks of 0 and 255 alone', 'Say in dataset.json what 255 means.'),
     smeared=('masks with smeared edges', 'Export them again as PNG.'),
     depth=('masks of unlike depth', 'Restore the masks.'),
+    stretched=('masks of multiples of 17', 'Divide their values by 17.'),
     void=('no pixel of any class', 'Every label is ignored: see "ignore", "map" and "reduce_zero_label" in dataset.json.'),
     classes=('seen classes without a pixel', 'Add pictures that show them, name them in "unseen", or take them out of "names".'),
     shared=('pictures that are also in another split', 'Take them off one list: scores on them mean nothing.'),
