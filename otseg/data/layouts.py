@@ -432,9 +432,11 @@ def other_splits(
 ) -> list[str]:
     "Folders, relative to the root, where those of a split would be: images/valid, ..."
     parents = [Path(root)/b/i.split('{split}')[0] for b in layout.base for i in layout.images if i.endswith('{split}')]
-    parents = [p for p in dict.fromkeys(parents) if p.is_dir() and p != Path(root)]
-    return sorted(p.relative_to(root).as_posix() for parent in parents for p in parent.iterdir()
-                  if p.is_dir() and not p.name.startswith('.') and p.name.lower() not in JUNK)
+    folders = [p for parent in dict.fromkeys(parents) if parent.is_dir() for p in parent.iterdir() if p.is_dir()]
+    words = {word for group in SPLIT_WORDS.values() for word in group}
+    plain = lambda p: not p.name.startswith('.') and p.name.lower() not in JUNK
+    return sorted(p.relative_to(root).as_posix() for p in folders
+                  if plain(p) and (p.parent != Path(root) or p.name.casefold() in words))  # the root holds other folders, too
 
 def find_pictures(
     root: Path,      # Folder of the data set, or a parent

@@ -522,8 +522,8 @@ def test_unpack_again_only_where_that_is_the_remedy(world):
 
 @pytest.mark.parametrize('word', ['valid', 'validation', 'Val', 'VAL', 'dev', 'Validation'])
 def test_a_split_under_another_name(world, word):
-    for kind in ('images', 'masks'): (world/kind/'val').rename(world/kind/f'{word}.')  # two steps where case does not count
-    for kind in ('images', 'masks'): (world/kind/f'{word}.').rename(world/kind/word)
+    for kind in ('images', 'masks'): (world/kind/'val').rename(world/kind/f'{word}_')  # two steps where case does not count
+    for kind in ('images', 'masks'): (world/kind/f'{word}_').rename(world/kind/word)
     if (world/'images/val').exists(): pytest.skip('a file system without case')
     with pytest.raises(InputError, match=f"Rename images/{word} .*to val, or ask for the split '{word}'"): taken(world, 'val')
     assert taken(world, word) == ['v']
@@ -532,6 +532,17 @@ def test_a_split_under_another_name(world, word):
     assert check_dataset('folder', world, ['train', word]).problems == 0
     for kind in ('images', 'masks'): (world/kind/word).rename(world/kind/'val')
     assert check_dataset('folder', world).problems == 0
+
+
+def test_splits_of_published_data_sets_under_other_names(tmp_path):
+    for name, tree, found in [
+            ('camvid', ['train', 'trainannot', 'valid', 'validannot'], {'valid': 'val'}),
+            ('ade150', ['images/training', 'annotations/training', 'images/val', 'annotations/val'], {'images/val': 'val'}),
+            ('cocostuff171', ['images/train2017', 'annotations/train2017', 'images/val'], {'images/val': 'val'})]:
+        root = tmp_path/name
+        for folder in tree: (root/folder).mkdir(parents=True)
+        lines(root/'train.txt', [])
+        assert check_dataset(name, root).misnamed == found
 
 
 def test_other_folders_are_named_and_no_problem(world):
