@@ -6,26 +6,23 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 
 # %% auto #0
 __all__ = ['ANY_PICTURE', 'VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED',
-           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'LEFT', 'JUNK', 'UNREAD', 'FOREIGN', 'SPLIT_WORDS',
-           'MaskSource', 'PictureRules', 'Item', 'JoinedList', 'Layout', 'read_description', 'folder_layout',
-           'layout_of', 'picture_suffixes', 'ending', 'plural', 'Survey', 'left_text', 'walk_files', 'file_key',
-           'by_key', 'one_file', 'read_text', 'read_lines', 'Entry', 'read_entries', 'named_values', 'same_split',
+           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'SPLIT_WORDS', 'MaskSource', 'PictureRules', 'Item',
+           'JoinedList', 'Layout', 'read_description', 'folder_layout', 'layout_of', 'named_values', 'same_split',
            'other_splits', 'find_pictures', 'find_lists', 'find_picture', 'find_masks', 'with_names', 'Masks',
            'Listing', 'find_table', 'read_rows', 'read_table', 'table_keys', 'list_table', 'missing_remedy',
            'list_split', 'whole_listing', 'find_items', 'has_split', 'data_identity', 'file_sizes', 'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
-import codecs, csv, hashlib, io, json, os, posixpath, re, unicodedata
+import csv, hashlib, io, json, os, posixpath, re, unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image as PILImage
-
 from ..core import IGNORE, InputError, check, read_json, unknown_name
+from .files import (JUNK, LEFT, Entry, by_key, ending, file_key, left_text, one_file, picture_suffixes, plural,
+                              read_entries, read_lines, read_text, second_parts, walk_files)
 from ..model.vocab import Vocab, load_vocab
 
 # %% ../../nbs/03_data/03_layouts.ipynb #23f6e89d
@@ -223,176 +220,6 @@ def layout_of(
     if name == 'folder': return folder_layout(root, split)
     if name not in LAYOUTS: raise unknown_name('data set', name, [*LAYOUTS, 'folder'])
     return LAYOUTS[name], load_vocab(LAYOUTS[name].vocab)
-
-# %% ../../nbs/03_data/03_layouts.ipynb #608fca7e
-LEFT = dict(  # why a file is left out: in words, and what to do about it; '': nothing
-    hidden=('hidden', ''),
-    format=('in a format that is not read', 'convert to JPEG or PNG'),
-    broken=('linked to nowhere', 'restore what they lead to'),
-    again=('linked to a folder that is listed already', ''),
-    other=('without the ending of a picture', ''))
-JUNK = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini')
-UNREAD = ('BUFR', 'EPS', 'FITS', 'GRIB', 'HDF5', 'IPTC', 'MPEG', 'WMF')  # Pillow knows them, and needs other programs
-FOREIGN = ('.heic', '.heif', '.hif', '.avif', '.jxl', '.jxr', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf',
-           '.rw2', '.exr', '.hdr', '.xcf', '.jp2', '.webp', '.npy', '.npz', '.dcm')  # pictures, where Pillow does not take them
-
-@lru_cache(maxsize=4)
-def _suffixes(known: int) -> tuple[str, ...]:
-    kinds = PILImage.registered_extensions().items()
-    return tuple(e for e, kind in kinds if kind in PILImage.OPEN and kind not in UNREAD)
-
-def picture_suffixes() -> tuple[str, ...]:
-    "Endings of the picture files that Pillow reads here, in lower case; what a plug-in adds is among them"
-    return _suffixes(len(PILImage.registered_extensions()))
-
-@lru_cache(maxsize=32)
-def _by_end(suffixes: tuple[str, ...]) -> dict[str, list[str]]:
-    "Suffixes by what follows their last dot, the longest first"
-    ends = {}
-    for s in sorted(suffixes, key=len, reverse=True): ends.setdefault(s[s.rfind('.'):], []).append(s)
-    return ends
-
-def ending(
-    name: str,                # A file or a line of a list
-    suffixes: Sequence[str],  # In lower case
-) -> str:
-    "The longest of the suffixes that the name ends in, as it is written there; empty: none"
-    low = name.lower()
-    best = next((len(s) for s in _by_end(tuple(suffixes)).get(low[low.rfind('.'):], ()) if low.endswith(s)), 0)
-    return name[len(name) - best:] if 0 < best < len(name) else ''
-
-def plural(
-    names: Sequence[str],  # Files
-    most: int=2,           # How many to name
-) -> str:
-    "How many there are, with the first of them, in letters that can be printed"
-    told = ', '.join(n.encode('utf-8', 'backslashreplace').decode() for n in names[:most])
-    return f'{len(names):,} ({told}{", ..." if len(names) > most else ""})'
-
-# %% ../../nbs/03_data/03_layouts.ipynb #1397c50b
-class Survey(NamedTuple):
-    "The files of a folder: what was taken, and what was left out and why"
-    taken: dict[str, Path]        # Name below the folder, with /, in order -> file
-    left: dict[str, list[str]]    # Reason, a key of `LEFT` -> names; of a folder its own with / at the end
-
-    def summary(self) -> str: return left_text(self.left)
-
-def left_text(
-    left: Mapping[str, Sequence[str]],  # As in `Survey`
-) -> str:
-    "What was left out, in a few words with the remedy; empty: nothing"
-    told = []
-    for why, (what, do) in LEFT.items():
-        if left.get(why): told.append(f'{plural(left[why]).replace(" (", f" {what} (", 1)}' + (f': {do}' if do else ''))
-    return '; '.join(told)
-
-def _is(ask) -> bool:
-    try: return ask()
-    except OSError: return False  # a link that leads to itself
-
-def walk_files(
-    folder: Path,                  # Folder to list, with all below
-    suffixes: Sequence[str]=None,  # Endings that count, in lower case; None: those of pictures
-    *,
-    without: Path=None,            # A folder in it to leave out, as one for results; None: none
-) -> Survey:
-    "Every file with one of the endings, in folders that are linked in too, each folder once"
-    folder, suffixes = Path(folder), picture_suffixes() if suffixes is None else tuple(suffixes)
-    real = lambda path: os.path.normcase(os.path.realpath(path))
-    taken, left, visited = {}, {why: [] for why in LEFT}, {real(without)} if without is not None else set()
-    folders, links = [('', folder)], []
-    while folders or links:
-        prefix, path = folders.pop(0) if folders else links.pop(0)  # links last: a folder counts by its own name
-        if real(path) in visited:
-            if prefix and (without is None or real(path) != real(without)): left['again'].append(prefix)
-            continue
-        visited.add(real(path))
-        try: entries = sorted(os.scandir(path), key=lambda e: e.name)
-        except OSError as e: raise InputError(f'{path} should be a folder that can be read, got {e.strerror}.') from None
-        for e in entries:
-            name, is_folder = prefix + e.name, _is(e.is_dir)
-            if e.name.startswith('.') or e.name.lower() in JUNK: left['hidden'].append(name + '/' * is_folder)
-            elif is_folder: (folders if real(e.path) == os.path.join(real(path), os.path.normcase(e.name)) else links).append(
-                (f'{name}/', e.path))
-            elif e.is_symlink() and not os.path.exists(e.path): left['broken'].append(name)
-            elif _is(e.is_file) and ending(e.name, suffixes): taken[name] = Path(e.path)
-            else: left['format' if ending(e.name, FOREIGN) else 'other'].append(name)
-    return Survey(dict(sorted(taken.items())), {why: names for why, names in left.items() if names})
-
-# %% ../../nbs/03_data/03_layouts.ipynb #6b1689c5
-def file_key(
-    name: str,                # Name of a file below its folder
-    suffixes: Sequence[str],  # Endings, in lower case
-) -> str:
-    "The name without its ending"
-    return unicodedata.normalize('NFC', name[:len(name) - len(ending(name, suffixes))])
-
-def by_key(
-    survey: Survey,           # What is in a folder
-    suffixes: Sequence[str],  # Endings of the files that count, in lower case
-) -> dict[str, list[Path]]:
-    "The files of every key"
-    files = {}
-    for name, path in survey.taken.items():
-        if end := ending(name, suffixes): files.setdefault(unicodedata.normalize('NFC', name[:-len(end)]), []).append(path)
-    return files
-
-def one_file(
-    files: Mapping[str, Sequence[Path]],  # As from `by_key`
-    key: str,                             # A key of it
-    suffix: str='',                       # The ending that a list gives it, in lower case; empty: none
-) -> Path:
-    "The file of a key; two are an error, unless the ending tells them apart"
-    paths = files[key]
-    if len(paths) > 1: paths = [p for p in paths if suffix and p.name.lower().endswith(suffix)] or paths
-    if len(paths) == 1: return paths[0]
-    raise InputError(f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}, '
-                     f'got {" and ".join(map(str, paths[:3]))}. Remove one of the two.')
-
-# %% ../../nbs/03_data/03_layouts.ipynb #fd33c604
-def read_text(
-    path: Path,             # A text file
-    expected: str='text with one name per line',  # What it should be, for the message
-) -> str:
-    "Its content: UTF-8, or what the mark at its beginning says"
-    data = Path(path).read_bytes()
-    marks = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
-    encoding = next((code for mark, code in marks.items() if data.startswith(mark)), 'utf-8')
-    try: text = data.decode(encoding)
-    except UnicodeDecodeError: text = '\0'
-    check('\0' not in text, f'{path} should be {expected}', 'other bytes', 'Save it as UTF-8, or restore it.')
-    return text
-
-def read_lines(
-    path: Path,  # A text file
-) -> list[str]:
-    "Its lines without the blank ones"
-    return [line.strip() for line in re.split('[\r\n]+', read_text(path)) if line.strip()]
-
-class Entry(NamedTuple):
-    "A line of a list, with forward slashes"
-    image: str      # The picture: key, file name or path; empty where the line holds more than a picture and a mask
-    mask: str = ''  # Path of its mask; empty: the list does not say
-    line: str = ''  # All of it, for a file whose name holds what looks like two
-
-def _clean(path: str) -> str: return posixpath.normpath(path.strip().strip('"').replace('\\', '/')).lstrip('/')
-
-def _cuts(line: str) -> list:
-    "Where a line may end a picture and begin something else"
-    pictures = picture_suffixes()
-    return [m for m in re.finditer(r'[\s,;]+', line.strip(' ,;')) if ending(line[:m.start()].rstrip('"'), pictures)]
-
-def read_entries(
-    path: Path,  # A list
-) -> list[Entry]:
-    "The pictures of a list, with their masks where it names them"
-    masks, entries = (*picture_suffixes(), '.mat', '.npy'), []
-    for line in read_lines(path):
-        cuts = _cuts(line)
-        if not cuts: entries.append(Entry(_clean(line)))
-        elif len(cuts) > 1 or not ending(line.rstrip('"'), masks): entries.append(Entry('', '', _clean(line)))
-        else: entries.append(Entry(_clean(line[:cuts[0].start()]), _clean(line[cuts[0].end():]), _clean(line)))
-    return entries
 
 # %% ../../nbs/03_data/03_layouts.ipynb #73c6590a
 def named_values(
@@ -712,7 +539,7 @@ def list_split(
     files = by_key(survey, picture_suffixes())
     def entries(path):
         for e in read_entries(path):
-            whole = [n for n in _below(e.line, images) if _cuts(n) and file_key(n, picture_suffixes()) in files]
+            whole = [n for n in _below(e.line, images) if second_parts(n) and file_key(n, picture_suffixes()) in files]
             if whole: e = Entry(whole[0])  # one file, whose name looks like two
             check(e.image, f'{path} should name one picture per line, or a picture and its mask', repr(e.line),
                   'Leave further columns out, or write a table with the columns image,mask.')
