@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 
 from ..core import IGNORE, InputError, check, command, read_json, safe_output, say, unknown_name, write_json
 from ..data.layouts import data_identity
-from ..data.reading import load_dataset
+from ..data.check import training_faults
+from ..data.reading import SegmentationDataset, load_dataset
 from ..evaluate.metrics import Scores
 from ..evaluate.windows import evaluate, predict_windows
 from ..model.checkpoint import load_checkpoint
@@ -340,6 +341,16 @@ def _datasets(recipe, data, dataset, eval_dataset, vocab):
     check_classes(recipe, dataset.vocab, eval_dataset and eval_dataset.vocab)
     return dataset, eval_dataset
 
+def _look_at_masks(recipe, dataset, eval_dataset, accelerator):
+    "Refuse masks that teach nothing, and warn of what will be missing; the first process reads, all are told"
+    faults = None
+    if accelerator.is_main_process and isinstance(dataset, SegmentationDataset):
+        classes = range(len(dataset.vocab)) if recipe.setting == 'supervised' else None  # None: the seen ones
+        faults = training_faults(dataset, eval_dataset, classes=classes)
+        for words in faults.warnings: warnings.warn(words, stacklevel=3)
+    errors = gather_object([faults.errors if faults else []])[0]
+    if errors: raise InputError(errors[0])
+
 
 # %% ../../nbs/06_train/05_trainer.ipynb #ae07547f
 def _describe(run: Trainer, dataset, eval_dataset) -> None:
@@ -394,6 +405,7 @@ def fit(
         dataset, eval_dataset = _datasets(recipe, data, dataset, eval_dataset, vocab)
         identities = dict(train=_identity(dataset), eval=eval_dataset and _identity(eval_dataset)) if output else None
         if output: check_data(output, latest, identities)
+        _look_at_masks(recipe, dataset, eval_dataset, accelerator)
         run = Trainer(recipe, output, latest, dataset, eval_dataset, accelerator, identities)
         if progress and accelerator.is_main_process: _describe(run, dataset, eval_dataset)
         losses = _train(run, progress and accelerator.is_main_process, None if resume else output)

@@ -153,12 +153,18 @@ def relabel(split, value):
 def test_nothing_to_learn_from(world, value):
     "Every pixel ignored, or of unseen classes"
     relabel('train', value)
-    refused(*start('--save_every', '2'), says='masks should hold pixels of classes that are trained (data: cat, sky, road', within='progress')
+    refused(*start(), says='none of the 4 masks has a pixel of a class that is trained on: all is ignored')
 
 
 def test_unseen_pixels_alone_teach_a_supervised_run(world):
     relabel('train', 1)
     assert shell(*start(recipe='folder-supervised'))[0] == 0
+
+
+def test_a_class_that_is_nowhere(world):
+    "It is told of in the first lines"
+    describe(names=[*NAMES, 'water'])
+    with pytest.warns(UserWarning, match='without a pixel in training: water'): assert shell(*start())[0] == 0
 
 
 def test_all_classes_unseen(world):
