@@ -40,7 +40,7 @@ from .batches import Pictures, StepSampler, as_dataset, collate_pictures, read_b
 from .processes import get_accelerator, held_by_all, is_sharded, joined, start_trackers
 from .recipes import RECIPES, Recipe, describe_options, get_recipe, override
 from .run import SCORE_COLUMNS, Average, FullModel, NotFinite, RunLog, check_data, clean_leftovers, discard_run
-from .run import newest_checkpoint, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
+from .run import newest_checkpoint, note_damaged, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
 from .step import checkpoint_activations, note_skipped, train_step
 
 # %% ../../nbs/06_train/05_trainer.ipynb #46e5fb94
@@ -188,7 +188,8 @@ class Trainer:
         accelerator: Accelerator,
         identities: dict=None,    # Of both, as in `check_data`; None = not kept
     ):
-        self.recipe, self.latest, self.eval_dataset, self.accelerator = recipe, latest, eval_dataset, accelerator
+        self.recipe, self.latest, self.accelerator = recipe, latest, accelerator
+        self.folder, self.dataset, self.eval_dataset = output, dataset, eval_dataset
         self.identities = identities or dict(train=None, eval=None)
         self.start = read_json(latest/'config.json')['info']['step'] if latest else 0
         self.vocab = dataset.vocab.with_(templates=recipe.templates) if recipe.templates else dataset.vocab
@@ -239,12 +240,20 @@ def step(self: Trainer, step: int) -> dict:
         if self.output: self._open()
         start_trackers(self.accelerator, self.recipe.to_dict())
     note_skipped(share, self.skipped, self.recipe, self.output)
+    for batch in share:
+        for why in batch['skipped'].values(): self.note(why)
     terms = train_step(self.accelerator, self.model, self.optimizer, share, self.text, self.recipe, self.vocab, step)
     self._count(terms.pop('masks'), step + 1 - self.start)
     self.average.update()
     if self.log: self.log.write(step, terms)
     if self.accelerator.trackers: self.accelerator.log(terms, step)
     return terms
+
+@patch
+def note(self: Trainer, why: str):
+    "A picture that could not be used, in the process that read it: it may be mended before the run goes on"
+    if self.folder:
+        for data in (self.dataset, self.eval_dataset): note_damaged(self.folder, data, why)
 
 @patch
 def _count(self: Trainer, masks: int, steps: int):
@@ -375,6 +384,7 @@ def _train(run: Trainer, progress: bool, discard: Path | None) -> list[float]:
             if scores and progress: bar.write(f'step {step + 1}: {scores}')
     except InputError as e:
         if isinstance(e, NotFinite): run.give_up(e)
+        run.note(str(e))
         if run.log and discard: discard_run(discard)
         raise
     finally: run.close()
@@ -404,7 +414,7 @@ def fit(
         latest = newest_checkpoint(output) if output and open_run(output, recipe, resume) else None
         dataset, eval_dataset = _datasets(recipe, data, dataset, eval_dataset, vocab)
         identities = dict(train=_identity(dataset), eval=eval_dataset and _identity(eval_dataset)) if output else None
-        if output: check_data(output, latest, identities)
+        if output: check_data(output, latest, identities, dict(train=dataset, eval=eval_dataset))
         _look_at_masks(recipe, dataset, eval_dataset, accelerator)
         run = Trainer(recipe, output, latest, dataset, eval_dataset, accelerator, identities)
         if progress and accelerator.is_main_process: _describe(run, dataset, eval_dataset)
