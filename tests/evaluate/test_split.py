@@ -76,7 +76,7 @@ def test_the_split_of_the_checkpoint_is_what_is_scored(world):
 def grow(): picture(Path('data/images/val/9.jpg'), (48, 40)); mask(Path('data/masks/val/9.png'), [0, 1, 2, 3], (48, 40))
 
 
-def other(): picture(Path('data/images/val/0.jpg'), (48, 40), seed=77)
+def other(): picture(Path('data/images/val/0.jpg'), (40, 56), seed=77)
 
 
 @pytest.mark.parametrize('change, says', [(grow, '`pictures` were 2, now 3'), (other, 'other names or other sizes in bytes')])
