@@ -16,7 +16,7 @@ RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORK
 
 .DEFAULT_GOAL := help
 .PHONY: help check-python setup demo test test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
-        test-browser mutants clean-room constraints lab export clean prepare readme lint docs
+        test-browser mutants clean-room constraints lab export clean outputs prepare readme lint docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,12 @@ export: check-python  ## write otseg/*.py from the notebooks
 	$(BIN)/nbdev-export
 
 clean: check-python  ## strip run counts and stray metadata from the notebooks
+	$(BIN)/nbdev-clean
+
+# NBS="nbs/05_show/*.ipynb" runs those alone.
+NBS ?= nbs/05_show/*.ipynb nbs/08_study/*.ipynb nbs/09_explore/*.ipynb
+outputs: check-python  ## run notebooks in order, in place, and keep the figures and tables that they show
+	@$(HIDE_GPU) HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(BIN)/python scripts/outputs.py $(NBS)
 	$(BIN)/nbdev-clean
 
 readme: check-python  ## write README.md from nbs/index.ipynb

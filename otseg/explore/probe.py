@@ -42,9 +42,9 @@ class PathMaps(NamedTuple):
         mass = self.plan[:, y, x]
         return mass / mass.sum().clamp(min=1e-12), mass.mean().item()
 
-def _path_maps(grid, found: AttentionMaps) -> PathMaps:
+def _path_maps(grid, attention: AttentionMaps) -> PathMaps:
     "Of the first class of the first picture; no plan = the even one"
-    scores, plan, summands = found
+    scores, plan, summands = attention
     m, n = scores.shape[-2:]
     plan = torch.ones_like(scores) if plan is None else plan * (m * n)
     def to_grid(x): return rearrange(x[0, 0].cpu().float(), '(h w) n -> n h w', h=grid[0])
@@ -178,15 +178,15 @@ def labels(self: Probe,
 @torch.no_grad()
 def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
     head, (visual, cls), text = self.head(**options), self.tokens, self.question.text[[i]]
-    layers, found = [*(l.attention for l in head.decoder.layers), head.decoder.last], []
-    def keep(layer, inputs): found.append(_path_maps(self.grid, layer.inside(*inputs)))
+    layers, maps = [*(l.attention for l in head.decoder.layers), head.decoder.last], []
+    def keep(layer, inputs): maps.append(_path_maps(self.grid, layer.inside(*inputs)))
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     memory, refined = rearrange(visual, 'b d h w -> b (h w) d'), head.descriptor(cls, text.to(cls.dtype))
-    found.append(_path_maps(self.grid, head.score_path(refined, memory)))
+    maps.append(_path_maps(self.grid, head.score_path(refined, memory)))
     try: head.decoder(refined, memory, False)
     finally:
         for hook in hooks: hook.remove()
-    return dict(zip(self.path_names, found))
+    return dict(zip(self.path_names, maps))
 
 @patch
 def paths(self: Probe,

@@ -103,8 +103,8 @@ def text_for(
 # %% ../../nbs/08_study/02_bench.ipynb #de2fcb42
 def attention_cases() -> dict[str, str]:
     "Case -> name in `mpsa.ATTENTIONS`: the one of the paper is 'otseg', all others are called by their names"
-    own = OTSegConfig.attention
-    return {'otseg': own} | {name: name for name in mpsa.ATTENTIONS if name != own}
+    paper = OTSegConfig.attention
+    return {'otseg': paper} | {name: name for name in mpsa.ATTENTIONS if name != paper}
 
 def twins(
     k: int,              # Classes
@@ -140,9 +140,9 @@ def with_solver(
 ) -> Callable:
     "The function, with every plan of a model in it from another solver"
     def run():
-        own, mpsa.sinkhorn = mpsa.sinkhorn, solver
+        before, mpsa.sinkhorn = mpsa.sinkhorn, solver
         try: return fn()
-        finally: mpsa.sinkhorn = own
+        finally: mpsa.sinkhorn = before
     return run
 
 def plan_iterations(fn: Callable, solver: Callable=sinkhorn) -> list[int]:
@@ -271,15 +271,15 @@ def ask_model(bench: Bench) -> list[dict]:
 # %% ../../nbs/08_study/02_bench.ipynb #a39f412e
 def ask_training(bench: Bench) -> list[dict]:
     "A training step on the toy world from the weights of the shipped model: forward, backward, an update of size 0"
-    found = load_checkpoint('toy')
-    recipe, vocab = recipe_from_dict(found.info['recipe']), found.vocab
+    checkpoint = load_checkpoint('toy')
+    recipe, vocab = recipe_from_dict(checkpoint.info['recipe']), checkpoint.vocab
     data = load_dataset('toy', split='train', n=bench.pictures, transform=recipe.train_transform())
     batch = collate([data[i, bench.seed + i] for i in range(bench.pictures)])
     batch = {k: v.to(bench.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     text = recipe.model.encode(vocab, cache=False)[list(recipe.train_classes(vocab))].to(bench.device)
     def start(attention):
         model = OTSeg(replace(recipe.model_config(), attention=attention)).to(bench.device).train()
-        model.load_state_dict(found.model.state_dict(), strict=False)  # an attention may have more
+        model.load_state_dict(checkpoint.model.state_dict(), strict=False)  # an attention may have more
         optimizer = torch.optim.AdamW(model.parameter_groups(0.))
         def loss(): return forward_loss(model, batch, text, recipe, vocab)[0]['loss']
         def step(): optimizer.zero_grad(); loss().backward(); optimizer.step()
@@ -300,8 +300,8 @@ def machine(device: str) -> dict:
     info = Path('/proc/cpuinfo')
     lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
     cpu = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
-    own = dict(cpu=cpu, cores=os.cpu_count(), pot=installed('POT'), geomloss=installed('geomloss'))
-    return environment() | own | (dict(device='CPU') if device == 'cpu' else {})
+    hardware = dict(cpu=cpu, cores=os.cpu_count(), pot=installed('POT'), geomloss=installed('geomloss'))
+    return environment() | hardware | (dict(device='CPU') if device == 'cpu' else {})
 
 # %% ../../nbs/08_study/02_bench.ipynb #1ea4f0d3
 QUESTIONS = dict(sinkhorn=ask_solver, head=ask_head, model=ask_model, training=ask_training)

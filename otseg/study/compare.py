@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from ..core import check, unknown_name
-from ..show.charts import DASHES, FAINT, LINES, StyledFigure, styled
+from ..show.charts import DASHES, FAINT, LINES, StyledFigure, plain, styled
 from .measure import markdown_table
 from .runs import METRICS, Study, shared_start, stored_runs
 
@@ -49,9 +49,9 @@ def complete_runs(
 ) -> list[dict]:
     "The records of a study; an error while a variant lacks a seed that another has, or none has any"
     runs, every = stored_runs(study, output), ([*study.variants], range(study.seeds))
-    there = {(r['variant'], r['seed']) for r in runs}
-    begun = [[x for x in all_ if any(x == pair[i] for pair in there)] or all_ for i, all_ in enumerate(every)]
-    missing = [f'{v}-{s}' for s in begun[1] for v in begun[0] if (v, s) not in there]
+    finished = {(r['variant'], r['seed']) for r in runs}
+    begun = [[x for x in all_ if any(x == pair[i] for pair in finished)] or all_ for i, all_ in enumerate(every)]
+    missing = [f'{v}-{s}' for s in begun[1] for v in begun[0] if (v, s) not in finished]
     check(not missing, f'{study.name} should have all its runs', f'all but {len(missing)}: {", ".join(missing)}',
           f'Make them with otseg-study {study.name}.')
     return runs
@@ -63,20 +63,20 @@ def score_of(
     split: str='test', # "test", or "val" with the same seen penalty
 ) -> float | None:
     "A score of a run in 0..1; None where there is none, as mIoU(U) without unseen classes"
-    found = [r for r in run['test'] if r['blend'] == blend]
-    check(len(found) == 1, f'{run["study"]} should have been scored with blend {blend:g}',
+    rows = [r for r in run['test'] if r['blend'] == blend]
+    check(len(rows) == 1, f'{run["study"]} should have been scored with blend {blend:g}',
           ', '.join(f'{r["blend"]:g}' for r in run['test']))
-    if split == 'test': return found[0][metric]
-    return next(r[metric] for r in run['val'] if (r['blend'], r['seen_penalty']) == (blend, found[0]['seen_penalty']))
+    if split == 'test': return rows[0][metric]
+    return next(r[metric] for r in run['val'] if (r['blend'], r['seen_penalty']) == (blend, rows[0]['seen_penalty']))
 
 def compare_seeds(
-    own: dict,   # Seed -> score, or None for none
-    base: dict,  # The same of the baseline
+    scores: dict, # Seed -> score, or None for none
+    base: dict,   # The same of the baseline
 ) -> dict:
     "Mean with its interval; gain over the baseline with its own, its p and the number of pairs it is of"
-    own, base = ({s: x for s, x in scores.items() if x is not None} for scores in (own, base))
-    gains = [own[s] - base[s] for s in own if s in base]
-    row = dict(zip(('mean', 'interval'), mean_interval([*own.values()]) if own else (None, None)))
+    scores, base = ({s: x for s, x in d.items() if x is not None} for d in (scores, base))
+    gains = [scores[s] - base[s] for s in scores if s in base]
+    row = dict(zip(('mean', 'interval'), mean_interval([*scores.values()]) if scores else (None, None)))
     row |= dict(zip(('gain', 'gain_interval'), mean_interval(gains) if gains else (None, None)))
     return row | dict(p=paired_p(gains), pairs=len(gains))
 
@@ -89,12 +89,12 @@ def summarise(
     "Per variant: seeds, and for each metric mean, interval, gain over the baseline, its interval, p"
     scores = {}
     for r in runs:
-        own = scores.setdefault(r['variant'], {m: {} for m in METRICS})
-        for m in METRICS: own[m][r['seed']] = score_of(r, m, blend, split)
+        by_metric = scores.setdefault(r['variant'], {m: {} for m in METRICS})
+        for m in METRICS: by_metric[m][r['seed']] = score_of(r, m, blend, split)
     if baseline not in scores: raise unknown_name('variant with a finished run', baseline, scores)
     base = scores[baseline]
-    return [dict(variant=v, seeds=sorted(own['hiou'])) | {m: compare_seeds(own[m], base[m]) for m in METRICS}
-            for v, own in scores.items()]
+    return [dict(variant=v, seeds=sorted(by_metric['hiou'])) | {m: compare_seeds(by_metric[m], base[m]) for m in METRICS}
+            for v, by_metric in scores.items()]
 
 # %% ../../nbs/08_study/04_compare.ipynb #6fae68e7
 def interval_text(
@@ -120,10 +120,10 @@ def summary_table(
     lines = []
     for r in rows:
         means = [interval_text(r[m]['mean'], r[m]['interval']) for m in METRICS]
-        found = [(r[m]['gain'], r[m]['gain_interval'], r[m]['p']) for m in gains]
-        own = [x for *gain, p in found for x in (interval_text(*gain, '+.1f'), p_text(p))]
-        if r['variant'] == baseline: own = ['baseline', '', '', '']
-        lines.append([r['variant'], str(len(r['seeds'])), *means, *own])
+        compared = [(r[m]['gain'], r[m]['gain_interval'], r[m]['p']) for m in gains]
+        against = [x for *gain, p in compared for x in (interval_text(*gain, '+.1f'), p_text(p))]
+        if r['variant'] == baseline: against = ['baseline', '', '', '']
+        lines.append([r['variant'], str(len(r['seeds'])), *means, *against])
     return markdown_table(head, lines)
 
 # %% ../../nbs/08_study/04_compare.ipynb #54c9d331
@@ -132,8 +132,8 @@ def commits_of(
     show: int=4,       # Commits to name
 ) -> str:
     "The commits that runs were made at; where there are many, some, and how many more"
-    found = [*dict.fromkeys(r['machine']['commit'] or 'of the release' for r in runs)]
-    return ', '.join(found[:show]) + (f' and {len(found) - show} more (in the records)' if len(found) > show else '')
+    commits = [*dict.fromkeys(r['machine']['commit'] or 'of the release' for r in runs)]
+    return ', '.join(commits[:show]) + (f' and {len(commits) - show} more (in the records)' if len(commits) > show else '')
 
 # %% ../../nbs/08_study/04_compare.ipynb #f1711344
 def study_note(
@@ -164,9 +164,9 @@ def study_note(
 # %% ../../nbs/08_study/04_compare.ipynb #e7f6cabe
 def _means(runs, get, form='.1f', scale=100) -> dict:
     "Variant -> mean and interval over its runs, as text"
-    own = {}
-    for r in runs: own.setdefault(r['variant'], []).extend([] if get(r) is None else [get(r)])
-    return {v: interval_text(*mean_interval(x), form, scale) if x else '-' for v, x in own.items()}
+    values = {}
+    for r in runs: values.setdefault(r['variant'], []).extend([] if get(r) is None else [get(r)])
+    return {v: interval_text(*mean_interval(x), form, scale) if x else '-' for v, x in values.items()}
 
 def iou_table(
     runs: list[dict],        # As from `run_study`
@@ -192,17 +192,17 @@ def _study_panel(ax, rows, points, metric, baseline, gain):
     "One metric: every seed as a dot, mean and interval as a point on a line, the baseline's mean as a rule"
     for y, row in enumerate(rows):
         mean, half = (row[metric][k] for k in (('gain', 'gain_interval') if gain else ('mean', 'interval')))
-        own, is_base = points[row['variant']], row['variant'] == baseline
+        scores, is_base = points[row['variant']], row['variant'] == baseline
         colour = FAINT if is_base else LINES[0]
         if mean is None: continue
         if is_base: ax.axvline(100 * mean, color=FAINT, linewidth=.7, linestyle=':', zorder=0)
         if is_base and gain: continue
-        ax.plot([100 * x for x in own], [y + .22] * len(own), 'o', color=colour, markersize=2.6, alpha=.45,
+        ax.plot([100 * x for x in scores], [y + .22] * len(scores), 'o', color=colour, markersize=2.6, alpha=.45,
                 markeredgewidth=0)
         ends = [100 * (mean - (half or 0)), 100 * (mean + (half or 0))]
         ax.plot(ends, [y - .12] * 2, color=colour, linewidth=1.2)
         ax.plot(100 * mean, y - .12, 's' if is_base else 'D', color=colour, markersize=3.4)
-    ax.set(ylim=(len(rows) - .5, -.6), yticks=range(len(rows)), yticklabels=[r['variant'] for r in rows],
+    ax.set(ylim=(len(rows) - .5, -.6), yticks=range(len(rows)), yticklabels=[plain(r['variant'], 28) for r in rows],
            xlabel=f'{METRICS[metric]}{", gain (points)" if gain else " (%)"}')
     ax.tick_params(axis='y', length=0)
     ax.locator_params(axis='x', nbins=5)
@@ -221,11 +221,11 @@ def plot_study(
     fig = StyledFigure(6.6, 2 * (.26 * len(rows) + .5))
     for gain, line in enumerate(fig.subplots(2, len(METRICS), sharey=True)):
         for ax, metric in zip(line, METRICS):
-            own, base = {}, {r['seed']: score_of(r, metric, blend, split) for r in runs if r['variant'] == baseline}
+            scores, base = {}, {r['seed']: score_of(r, metric, blend, split) for r in runs if r['variant'] == baseline}
             for r in runs:
                 x, less = score_of(r, metric, blend, split), base.get(r['seed']) if gain else 0.
-                own.setdefault(r['variant'], []).extend([] if None in (x, less) else [x - less])
-            _study_panel(ax, rows, own, metric, baseline, gain)
+                scores.setdefault(r['variant'], []).extend([] if None in (x, less) else [x - less])
+            _study_panel(ax, rows, scores, metric, baseline, gain)
     return fig
 
 # %% ../../nbs/08_study/04_compare.ipynb #874eeda9
@@ -249,17 +249,17 @@ def correlation_interval(
     x, y, rng = np.asarray(x, float), np.asarray(y, float), np.random.default_rng(0)
     # not scipy.stats.bootstrap: one draw without spread, common among a few pairs, makes its interval NaN
     again = rng.integers(len(x), size=(draws, len(x)))
-    found = [correlation(x[i], y[i], ranks) for i in again]
-    return correlation(x, y, ranks), *map(float, np.nanquantile(found, (.025, .975)))
+    drawn = [correlation(x[i], y[i], ranks) for i in again]
+    return correlation(x, y, ranks), *map(float, np.nanquantile(drawn, (.025, .975)))
 
 def within(
     values: Sequence[float],
     *groups: Sequence,  # A label of each value; of several groupings, the effects of all are taken off together
 ) -> np.ndarray:
     "What is left of values without the mean of their group"
-    own = np.concatenate([np.equal.outer(np.asarray(g), np.unique(g)) for g in groups], 1).astype(float)
+    member = np.concatenate([np.equal.outer(np.asarray(g), np.unique(g)) for g in groups], 1).astype(float)
     x = np.asarray(values, float)
-    return x - own @ np.linalg.lstsq(own, x, rcond=None)[0]
+    return x - member @ np.linalg.lstsq(member, x, rcond=None)[0]
 
 # %% ../../nbs/08_study/04_compare.ipynb #dbe698ab
 def curve_points(
@@ -277,8 +277,8 @@ def _curves(points, metric, base) -> dict:
     "Line -> x -> its scores compared with those of the base"
     at = {}
     for p in points: at.setdefault(p['line'], {}).setdefault(p['x'], {})[p['seed']] = p[metric]
-    def base_of(line, own): return at[base[0] or line].get(base[1], {}) if base else own
-    return {line: {x: compare_seeds(own, base_of(line, own)) for x, own in by.items()} for line, by in at.items()}
+    def base_of(line, scores): return at[base[0] or line].get(base[1], {}) if base else scores
+    return {line: {x: compare_seeds(scores, base_of(line, scores)) for x, scores in by.items()} for line, by in at.items()}
 
 # %% ../../nbs/08_study/04_compare.ipynb #249d9005
 def _curve_panel(ax, curves, keys, log):
@@ -287,7 +287,7 @@ def _curve_panel(ax, curves, keys, log):
     wide, lines = math.log(xs[-1] / xs[0]) if log else xs[-1] - xs[0], [n for n, by in curves.items() if None not in by]
     for i, (name, by) in enumerate(curves.items()):
         rows = [(x, *(100 * (row[k] or 0) for k in keys)) for x, row in by.items() if row[keys[0]] is not None]
-        look = dict(color=LINES[i], label=name, linewidth=1)
+        look = dict(color=LINES[i % 7], label=plain(name, 28), linewidth=1)
         if not rows: continue
         if name in lines:
             x, mean, half = zip(*sorted(rows))
@@ -297,7 +297,7 @@ def _curve_panel(ax, curves, keys, log):
         else:
             (_, mean, half), = rows
             ax.axhline(mean, linestyle=DASHES[1 + i % 6], **look)
-            ax.axhspan(mean - half, mean + half, color=LINES[i], alpha=.1, linewidth=0)
+            ax.axhspan(mean - half, mean + half, color=LINES[i % 7], alpha=.1, linewidth=0)
     ax.set(xscale='log' if log else 'linear', xticks=xs, xticklabels=[f'{x:g}' for x in xs])
     ax.tick_params(which='minor', bottom=False, labelbottom=False)
     ax.grid(axis='y', color='#E8E8E8', linewidth=.5); ax.set_axisbelow(True)
@@ -326,6 +326,6 @@ def plot_curve(
         if base: ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     fig.align_ylabels()
     marks = dict(zip(*fig.axes[0].get_legend_handles_labels()[::-1]))
-    names = [n for n in dict.fromkeys(p['line'] for p in points) if n in marks]
+    names = [n for n in dict.fromkeys(plain(p['line'], 28) for p in points) if n in marks]
     if len(names) > 1: fig.legend([marks[n] for n in names], names, loc='outside upper center', ncols=len(names))
     return fig

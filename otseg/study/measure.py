@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..show.charts import FAINT, LINES, StyledFigure, styled
+from ..show.charts import FAINT, LINES, StyledFigure, log_axis, plain, styled
 from ..core import check
 from ..transport.entropic import _solve
 
@@ -207,9 +207,9 @@ def time_tables(
         head = ['case', *(x for n in names for x in (n, f'/ {timed[0]["base"]}')), *(COLUMNS[c] for c in extra)]
         lines = []
         for case in dict.fromkeys(r['case'] for r in timed):
-            own = [r for r in timed if r['case'] == case]
-            times = [x for r in own for x in (f'{r["ms"]:.4g} ({r["min_ms"]:.4g}-{r["max_ms"]:.4g})', _over(r['vs']))]
-            lines.append([case, *times, *(_cell(c, own[0].get(c)) for c in extra)])
+            of_case = [r for r in timed if r['case'] == case]
+            times = [x for r in of_case for x in (f'{r["ms"]:.4g} ({r["min_ms"]:.4g}-{r["max_ms"]:.4g})', _over(r['vs']))]
+            lines.append([case, *times, *(_cell(c, of_case[0].get(c)) for c in extra)])
         lines += [[r['case'], r['left_out'], *[''] * (len(head) - 2)] for r in rows if 'left_out' in r]
         tables[question] = markdown_table(head, lines)
     return tables
@@ -228,11 +228,12 @@ def _times(ax, rows):
         vs = ' / '.join(_over(r['vs']) for r in rows if r['case'] == case)
         ax.text(1.02, j, vs, transform=ax.get_yaxis_transform(), va='center', size=6.5)
     wide = max(r['ms'] for r in rows) > 10 * min(r['ms'] for r in rows)
-    ax.set(xscale='log' if wide else 'linear', yticks=range(len(cases)), yticklabels=cases, ylim=(len(cases) - .4, -.6))
+    if wide: log_axis(ax, 'x')
+    ax.set(yticks=range(len(cases)), yticklabels=[plain(c, 26) for c in cases], ylim=(len(cases) - .4, -.6))
     if not wide: ax.set_xlim(left=0)
     ax.tick_params(which='minor', labelbottom=False)
-    ax.set_title(rows[0]['question'], loc='left', pad=9)
-    ax.text(1.02, 1.01, f'/ {rows[0]["base"]}', transform=ax.transAxes, size=6.5, color=FAINT)
+    ax.set_title(plain(rows[0]['question'], 36), loc='left', pad=9)
+    ax.text(1.02, 1.01, f'/ {plain(rows[0]["base"], 20)}', transform=ax.transAxes, size=6.5, color=FAINT)
     ax.tick_params(axis='y', length=0)
     ax.grid(axis='x', color='#E8E8E8', linewidth=.5); ax.set_axisbelow(True)
 

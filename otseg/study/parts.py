@@ -66,9 +66,9 @@ def part_readings(
     "Reading -> weight of every token and prompt, from scores (b, k, m, n)"
     def softmax(e): return lambda s: (s / e).softmax(-2)
     def plan(e): return lambda s: prompt_plan(s, e)
-    own = dict(cosine=lambda s: s, centred=lambda s: s - s.mean(-2, keepdim=True), softmax=softmax(eps), plan=plan(eps),
+    readings = dict(cosine=lambda s: s, centred=lambda s: s - s.mean(-2, keepdim=True), softmax=softmax(eps), plan=plan(eps),
                product=lambda s: prompt_plan(s, eps) * s)
-    return own | {f'{k} {e:g}': f(e) for e in more for k, f in dict(softmax=softmax, plan=plan).items()}
+    return readings | {f'{k} {e:g}': f(e) for e in more for k, f in dict(softmax=softmax, plan=plan).items()}
 
 def oracle_readings(
     eps: float,                            # Entropic regularisation
@@ -102,9 +102,9 @@ def part_areas(
     grid: tuple[int, int],      # Tokens (h, w)
 ) -> Float[Tensor, "m n"]:
     "Share of each token that the part of each prompt covers, over the number of its templates"
-    own = torch.stack([truth == i + 1 for i in PARTS_OF[c]]).float()
-    t = N_PROMPTS // len(own)
-    return repeat(F.adaptive_avg_pool2d(own, grid), 'p h w -> (h w) (p t)', t=t) / t
+    covered = torch.stack([truth == i + 1 for i in PARTS_OF[c]]).float()
+    t = N_PROMPTS // len(covered)
+    return repeat(F.adaptive_avg_pool2d(covered, grid), 'p h w -> (h w) (p t)', t=t) / t
 
 # %% ../../nbs/08_study/01_parts.ipynb #94e99ccd
 @torch.no_grad()
@@ -127,9 +127,9 @@ def part_choices(
         areas = torch.stack([part_areas(truth[b], things[k], grid) for b, k in pairs])[None]
         read = part_readings(eps, more) | (oracle_readings(eps, areas) if oracle else {})
         for path, scores in path_scores(model.eval(), image.to(device), text[things].to(device)).items():
-            own = scores.cpu()[tuple(zip(*pairs))][None]
+            of_pairs = scores.cpu()[tuple(zip(*pairs))][None]
             for name, weigh in read.items():
-                for (b, k), w in zip(pairs, weigh(own)[0]):
+                for (b, k), w in zip(pairs, weigh(of_pairs)[0]):
                     c = things[k]
                     yield path, name, int(batch[b]), c, assign_parts(w, len(PARTS_OF[c]), grid, size)
 
@@ -161,19 +161,19 @@ def part_scores(
     things: list[str],           # Class names; those without parts do not count
 ) -> dict[str, float | None]:
     "miou and balanced, means of IoU and recall over the parts; accuracy, of pixels. None where no part shows"
-    own = [i for i, (t, _) in enumerate(TOY_PARTS) if t in things and counts[i].any()]
-    c = counts[own].double()
-    hit, true = c[:, own].diagonal(), c.sum(1)
-    values = dict(miou=(hit / (true + counts[:, own].sum(0) - hit)).mean(), balanced=(hit / true).mean(),
+    parts = [i for i, (t, _) in enumerate(TOY_PARTS) if t in things and counts[i].any()]
+    c = counts[parts].double()
+    hit, true = c[:, parts].diagonal(), c.sum(1)
+    values = dict(miou=(hit / (true + counts[:, parts].sum(0) - hit)).mean(), balanced=(hit / true).mean(),
                   accuracy=hit.sum() / true.sum())
-    return {k: round(v.item(), 5) if own else None for k, v in values.items()}
+    return {k: round(v.item(), 5) if parts else None for k, v in values.items()}
 
 def largest_part(
     counts: Int[Tensor, "q q"],  # As from `part_counts`
 ) -> Int[Tensor, "q q"]:
     "The same pixels, taken for the largest part of their thing"
     guess, pixels = torch.zeros_like(counts), counts.sum(1)
-    for own in PARTS_OF.values(): guess[own, own[int(pixels[own].argmax())]] = pixels[own]
+    for parts in PARTS_OF.values(): guess[parts, parts[int(pixels[parts].argmax())]] = pixels[parts]
     return guess
 
 # %% ../../nbs/08_study/01_parts.ipynb #aa60ec8a

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from given.shell import mask
-from otseg.data.reading import load_dataset, read_picture
+from otseg.data import load_dataset, read_picture
 from otseg.data.transforms import KeepRatioResize, PhotometricDistort, eval_transform, train_transform
 from otseg.predict.segmentation import load_photograph
 

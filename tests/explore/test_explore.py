@@ -6,11 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
+from otseg.core import InputError
 from otseg.explore import explorer
 from otseg.explore.explorer import explore
 from otseg.explore.panels import explore_prompts, watch_mouse
+from otseg.explore.probe import Probe
 from otseg.predict.segmenter import Segmenter
 from otseg.data.toy import ToyScenes
 from otseg.model.vocab import load_vocab
@@ -88,8 +92,31 @@ def test_only_what_depends_on_a_handle_is_done_again(segmenter, monkeypatch):
 def test_labels_are_those_of_predict(segmenter):
     e = explore(segmenter, classes='sky, sand, grass, star')
     x = ToyScenes('val', 1)[0].image
-    assert (e._labels(x.shape[:2]) == segmenter.predict(x, 'sky, sand, grass, star').labels).all()
-    assert (e.figure('score map').get_figheight(), segmenter.model.config.eps) > (0, 0)
+    assert (e.labels_at(x.shape[:2]) == segmenter.predict(x, 'sky, sand, grass, star').labels).all()
+
+
+def drawn(fig):
+    "Maps of the text prompts in a figure, and the small print"
+    maps = [np.asarray(ax.images[1].get_array()) for ax in fig.axes if len(ax.images) > 1]
+    return maps, ' '.join(t.get_text() for t in fig.texts).replace('\n', ' ')
+
+
+@pytest.mark.parametrize('path', ['score map', 'decoder layer 2'])
+@pytest.mark.parametrize('moved', [{}, dict(eps=.3), dict(attention='softmax'), dict(view='summands'), dict(name='star')])
+def test_the_figure_is_of_what_is_shown(segmenter, path, moved):
+    "Class, path, view and options: the maps in it are those of the probe"
+    e = explore(segmenter, classes='sky, sand, grass, star')
+    e.handles.name.value = 'sky'
+    for handle, value in moved.items(): getattr(e.handles, handle).value = value
+    fig = e.figure(path)
+    maps = getattr(Probe(segmenter, ToyScenes('val', 1)[0].image, 'sky, sand, grass, star').paths(
+        e.handles.name.value, **e.options)[path], e.handles.view.value)
+    shown, note = drawn(fig)
+    want = F.interpolate(maps[None], size=(96, 96), mode='bilinear')[0]
+    assert len(shown) == len(maps) + 1   # and their mean
+    for a, b in zip(shown, [*want, want.mean(0)]): np.testing.assert_allclose(a, b, atol=1e-4)
+    assert note.startswith(f'{e.handles.name.value} (seen) {path}: {explorer.UNITS[e.handles.view.value]}. ')
+    assert f'eps {e.handles.eps.value:.3g}' in note and ('softmax' in note) == (e.handles.attention.value == 'softmax')
 
 
 def upload(name, content):
@@ -225,5 +252,69 @@ def test_the_small_explorer_redraws_as_quickly(segmenter, one_thread, limit):
 
 
 def test_background_has_no_prompts(segmenter):
-    small = explore_prompts(segmenter.predict(ToyScenes('val', 1)[0].image, 'sky, sand', background=.2))
-    assert len(small.children[0].children[0].options) == 2
+    "It is nobody's class: no maps, no entry in the menu, although most pixels are its own"
+    x = ToyScenes('val', 1)[0].image
+    rest = segmenter.predict(x, 'sky, moon', background=.9)
+    assert rest.classes == ['sky', 'moon', 'background'] and (rest.labels == 2).mean() > .5
+    assert rest.prompt_maps.shape[:2] == (2, 6) and [len(m) for m in rest.decoder_prompt_maps] == [2] * 3
+    for ask in (rest.text_prompts_of, rest.prompt_map_layers):
+        with pytest.raises(InputError, match='background'): ask('background')
+    small = explore_prompts(rest)
+    menu, _, _ = small.children[0].children
+    assert [text.split(',')[0] for text, _ in menu.options] == ['sky', 'moon']
+    for i, name in enumerate(('sky', 'moon')):   # and the maps of the others are theirs
+        menu.value = i
+        assert f'a photo of a {name}.' in small.children[1].cells[2][0]
+        alone = segmenter.predict(x, 'sky, moon').prompt_map_layers(name)['score map']
+        torch.testing.assert_close(rest.prompt_map_layers(name)['score map'], alone, atol=1e-4, rtol=1e-4)
+
+
+SAME = {}   # what a probe is asked, with nothing else said
+ASKED = [dict(eps=.3), dict(attention='softmax'), dict(max_iter=1, tol=None, solver='auto'), SAME, dict(eps=.3)]
+
+
+def answers(p, name='sky', size=(30, 40), scoring=SAME, options=SAME):
+    "Everything that a probe remembers, as arrays"
+    out, notes = p.answer(**options)
+    maps = p.paths(name, **options)
+    return dict(decoder=out.decoder_map, score=out.score_map, notes=torch.tensor(len(notes)),
+                probs=p.probs(size, **scoring, **options), labels=torch.from_numpy(p.labels(size, **scoring, **options)),
+                **{f'{path} {view}': x for path, m in maps.items() for view, x in m._asdict().items()})
+
+
+def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope='module')
+def scenes(): return [ToyScenes('val', 5)[i].image for i in range(5)]
+
+
+@pytest.mark.parametrize('change', ['picture', 'classes', 'options', 'scoring', 'size', 'name'])
+def test_the_probe_remembers_nothing_of_another_question(segmenter, scenes, change):
+    "Ask, change one thing, ask again: the answers are those of a new probe, and the change is seen in them"
+    first, second, start = 'sky, sand, kite, car', 'sky, water, moon, car', dict(name='sky')
+    probe = Probe(segmenter, scenes[0], first)
+    before = answers(probe, **start)
+    steps = dict(
+        picture=[(lambda p, i=i: p.see(scenes[i]), scenes[i], first, {}) for i in (3, 4, 0)],
+        classes=[(lambda p, c=c: p.ask(c), scenes[0], c, {}) for c in (second, 'sky, sand', first)],
+        options=[(lambda p: None, scenes[0], first, dict(options=o)) for o in ASKED],
+        scoring=[(lambda p: None, scenes[0], first, dict(scoring=s)) for s in (
+            dict(blend=0.), dict(blend=1.), dict(blend=.5, seen_penalty=.4), dict(blend=.5), dict(seen_penalty=.1))],
+        size=[(lambda p: None, scenes[0], first, dict(size=s)) for s in ((40, 30), (96, 96), (30, 40))],
+        name=[(lambda p: None, scenes[0], first, dict(name=n)) for n in ('car', 'sand', 'sky')])[change]
+    seen = [before]
+    for move, picture, classes, asked in steps:
+        move(probe)
+        now = answers(probe, **start | asked)
+        assert same(now, answers(Probe(segmenter, picture, classes), **start | asked)), asked
+        seen.append(now)
+    assert not all(same(a, b) for a, b in zip(seen, seen[1:]))
+
+
+def test_a_picture_and_classes_that_are_refused_leave_the_answers(segmenter, scenes):
+    probe = Probe(segmenter, scenes[0], 'sky, sand, kite')
+    before = answers(probe)
+    for wrong in (lambda: probe.ask('sky, zebra'), lambda: probe.see('no such file.jpg')):
+        with pytest.raises(InputError): wrong()
+        assert same(answers(probe), before) and probe.names == ['sky', 'sand', 'kite']

@@ -7,7 +7,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 
 from given.authors import official
-from given.models import TINY, make, pictures
+from given.models import TINY, WORDS, make, pictures
 from otseg.core import IMAGENET_MEAN, IMAGENET_STD, InputError, l2_normalize
 from otseg.model import checkpoint, clip
 from otseg.model.checkpoint import load_official
@@ -173,6 +173,15 @@ def test_the_text_cache_tells_weights_apart(tmp_path):
     second = text_embeddings(texts, TINY, file, tmp_path/'cache')
     assert (first - second).abs().max() > .01
     torch.testing.assert_close(second, text_embeddings(texts, TINY, file, False))
+
+
+def test_the_text_cache_tells_words_apart(tmp_path):
+    "The same weights with the words in another order read another sentence"
+    texts, file = [['a cat'], ['a dog']], tmp_path/'clip.safetensors'
+    clip_file(file, 0)
+    first = text_embeddings(texts, TINY, file, tmp_path/'cache')
+    turned = text_embeddings(texts, TINY | dict(words=WORDS[::-1]), file, tmp_path/'cache')
+    assert (first - turned).abs().max() > .01
 
 
 def test_weights_of_openai_run_with_quickgelu(monkeypatch):

@@ -133,9 +133,13 @@ of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
 
 # data
 D = 'data/test_colours.py::'
-of('data/reading', f'{D}test_red_is_the_first_channel')(
-    'pictures read as BGR', "tv_tensors.Image(F.pil_to_tensor(_open(path, *PICTURE).convert('RGB')))",
-    "tv_tensors.Image(F.pil_to_tensor(_open(path, *PICTURE).convert('RGB')).flip(0))", 'colours that CLIP never saw')
+of('data/pictures', f'{D}test_red_is_the_first_channel')(
+    'pictures read as BGR', 'return np.array(rgb)', 'return np.array(rgb)[..., ::-1].copy()', 'colours that CLIP never saw')
+of('data/pictures', f'{D}test_red_is_the_first_channel')(
+    'pictures read as BGR in training',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).flip(0).contiguous())',
+    'training and prediction see other pictures')
 of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
     'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
     'textures that are not in the picture')
@@ -176,8 +180,68 @@ of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
     'a start that is not loaded', 'model.load_state_dict(given.model.state_dict())', 'pass',
     'a transductive run from scratch, without a word')
 of('train/trainer', f'{R}test_the_best_weights_are_those_of_the_best_hiou')(
-    'best by mIoU', 'scores.hiou if vocab.unseen else scores.miou', 'scores.miou', 'weights that forget the unseen classes')
+    'best by mIoU', "('hiou', scores.hiou) if", "('hiou', scores.miou) if", 'weights that forget the unseen classes')
 of('train/run', f'{R}test_a_run_that_goes_on_knows_the_best_score')(
-    'best score forgotten', "self.best = max((float(r['best']) for r in found), default=float('-inf'))",
+    'best score forgotten', "self.best = max((float(r['best']) for r in earlier), default=float('-inf'))",
     "self.best = float('-inf')",
     'better weights are replaced by worse ones')
+
+
+# predict
+Q = 'predict/test_questions.py::'
+of('predict/segmenter', f'{Q}test_classes_with_labels_are_those_of_the_training')(
+    'supervised runs asked like inductive ones', "(trained.names if self.setting == 'supervised' else trained.seen_names)",
+    '(trained.seen_names)', 'a penalty on some classes that were trained, not on others')
+of('predict/segmenter', f'{Q}test_classes_with_labels_are_those_of_the_training')(
+    'inductive runs asked like supervised ones', "(trained.names if self.setting == 'supervised' else trained.seen_names)",
+    '(trained.names)', 'unseen classes with a penalty')
+of('predict/segmenter', f'{Q}test_the_background_is_no_class_text')(
+    'background among the class text', 'return self.text[:len(self.vocab) - self.background]',
+    'return self.text[:len(self.vocab)]',
+    'prompt maps of the background')
+of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
+    'prompt maps of the background, too', 'WholePicture(self.model, x[None], question.class_text,',
+    'WholePicture(self.model, x[None], question.text,',
+    'maps of words that nobody asked for')
+of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
+    'prompt maps of the background in one window', '[m[:len(question.class_text)] for m in', '[m for m in', 'the same')
+
+
+# study
+S = 'study/test_choices.py::'
+of('study/runs', f'{S}test_the_penalty_is_chosen_on_val')(
+    'penalty chosen on test', 'rows = score_rows(sweep(result.model, val, text,',
+    'rows = score_rows(sweep(result.model, test, text,',
+    'scores that chose themselves')
+of('study/runs', f'{S}test_the_penalty_is_chosen_on_val')(
+    'every penalty scored on test', 'text, vocab, choose_penalty(rows)), *groups, classes=True)',
+    'text, vocab, options), *groups, classes=True)',
+    'a table to choose from')
+of('study/runs', f'{S}test_unseen_classes_are_the_same_for_every_variant')(
+    'unseen group grows as seen classes go', "groups = vocab.seen, load_vocab('toy').unseen",
+    'groups = vocab.seen, vocab.unseen',
+    'variants that are compared by different classes')
+
+
+# explore
+X = 'explore/test_stale.py::test_nothing_is_stale'
+of('explore/probe', X)('stale answer', "_last('answer', (self.version, options),", "_last('answer', (options,),",
+'maps of an earlier picture')
+of('explore/probe', X)('stale paths', "_last('paths', (self.version, options, name),", "_last('paths', (options, name),",
+'the same')
+of('explore/probe', X)('paths of another class', "_last('paths', (self.version, options, name),",
+"_last('paths', (self.version, options),",
+                       'maps of an earlier class')
+of('explore/probe', X)('paths of other options', "_last('paths', (self.version, options, name),",
+"_last('paths', (self.version, name),",
+                       'plans of an earlier temperature')
+of('explore/probe', X)('stale probabilities', "_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
+                       "_last('probs', (options, tuple(size), blend, seen_penalty),", 'scores of an earlier picture')
+of('explore/probe', X)('probabilities of another blend',
+"_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
+                       "_last('probs', (self.version, options, tuple(size), seen_penalty),", 'a handle without effect')
+of('explore/probe', X)('stale labels', 'key = self.version, options, tuple(size), blend, seen_penalty',
+                       'key = options, tuple(size), blend, seen_penalty', 'labels of an earlier picture')
+of('explore/probe', X)('labels of another penalty', 'key = self.version, options, tuple(size), blend, seen_penalty',
+                       'key = self.version, options, tuple(size), blend', 'a handle without effect')
+of('explore/probe', X)('stale head', "_last('head', options,", "_last('head', None,", 'a handle without effect')

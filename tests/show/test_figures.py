@@ -1,5 +1,5 @@
 "Figures: headless, leaving nothing behind, legible, apart for colour-blind readers; widgets redraw"
-import io, subprocess, sys, warnings
+import io, os, subprocess, sys, tracemalloc, warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 from PIL import Image
 
 from otseg import show as viz
-from otseg.explore.panels import explore_prompts
-from otseg.show.charts import LINES, SCORES, SEEN, UNSEEN
 from otseg.core import IGNORE, InputError
+from otseg.explore.panels import explore_prompts, panels_figure, title_line
+from otseg.show.charts import LINES, SCORES, SEEN, UNSEEN, StyledFigure, plain
+from otseg.show.figures import LONGEST, decoration, shrink_for_figure
+from otseg.study.measure import plot_times
 
 NAMES = ['sky', 'sand', 'rock', 'kelp']
 PALETTE = np.array([[0, 114, 178], [230, 159, 0], [204, 121, 167], [0, 158, 115]], np.uint8)
@@ -59,9 +61,52 @@ def every_figure():
         run=lambda: plot_written_run(note=note),
         losses=lambda: viz.plot_losses([dict(step=i, loss=1 / (i + 1), lr=.1) for i in range(50)], note=note))
 
+# What a class, a method, a prompt or a file may be called
+AWKWARD = ['$x$', 'costs $5', '$\\frac{', '\\ {} {0} %s',
+           '_a_b^c', 'n' * 300, 'many words ' * 40, '天空' * 60,
+           '\N{WOMAN}\N{ZERO WIDTH JOINER}\N{MICROSCOPE}', 'e\u0301' * 9, 'two\nlines\t\r\x00\x1b[31m', '\ud800',
+           '', '<b>&amp;', 'עברית', '$\\alpha$ \\textbf{x}']
+
+def named(names):
+    "Every figure, with four names wherever it takes some, and all of them in a row where it takes one"
+    (x, y), (first, other, third, _), text = scene(), names, ' '.join(names)
+    prompts = [first, f'{other} {{}}', third]
+    pairs = np.corrcoef(maps().reshape(3, -1))
+    sample, kind = dict(image=x, truth=y, prediction=y[::-1]), dict(class_name=text, unseen=True)
+    one = dict(image=x, prompt_maps=maps(), text_prompts=prompts, **kind)
+    yield viz.plot_segmentation(x, y, names, PALETTE, y, (3,), title=text, note=first)
+    yield viz.plot_prompt_maps(x, maps(), prompts, text, True, note=text)
+    yield viz.plot_demo([sample], names, PALETTE, (3,), [one], note=text)
+    yield viz.plot_plan(np.full((48, 3), 1 / 144), (6, 8), prompts, note=text)
+    yield viz.plot_convergence({n: [.1, .01] for n in names}, note=text)
+    yield viz.plot_class_iou([.5, np.nan, .2, 1.], names, (3,), note=text)
+    yield viz.plot_comparison([x], {n: [y] for n in names}, names, PALETTE, (3,), note=text)
+    yield viz.plot_twins(x, {n: maps() for n in names[:2]}, prompts, text, note=text)
+    yield viz.plot_layers(x, {n: maps() for n in names[2:]}, prompts, text, note=text)
+    yield viz.plot_diversity({n: pairs for n in names[1:3]}, prompts, note=text)
+    yield viz.plot_losses([{'step': i, 'loss': 1 / (i + 1), f'decoder_{text}': .1} for i in range(50)], note=text)
+    yield plot_times([dict(question=text, case=c, threads=1, ms=m, min_ms=m, max_ms=m, vs=1., base=text)
+                      for c, m in zip(names, (1., 9., 99., 5.))], note=text)
+    yield panels_figure([(title_line(text), x, title_line(text))] * 2, 2, note=text)
+
 def png(fig):
     fig.savefig(f := io.BytesIO(), format='png', dpi=60)
     return np.array(Image.open(f).convert('RGB'))
+
+# Figure -> its axes with something in them
+PANELS = dict(segmentation=3, prompt_maps=6, demo=12, plan=7, convergence=1, class_iou=1, comparison=6, twins=11, layers=11,
+              diversity=3, run=4, losses=2)
+
+def filled(fig):
+    "Axes of a figure that show something; the name and the numbers beside a row of maps are text alone"
+    axes = [a for part in [fig, *fig.findobj(SubFigure)] for a in part.axes]
+    return [a for a in dict.fromkeys(axes) if a.axison and a.has_data()]
+
+def test_an_empty_figure_is_seen():
+    fig = StyledFigure(3, 2)
+    fig.text(.5, .5, 'Random numbers, seed 0.')
+    fig.subplots()
+    assert png(fig).std() > 5 and filled(fig) == []   # frames and text are a picture too
 
 @pytest.mark.parametrize('name', every_figure())
 def test_figure_draws_quietly_and_leaves_nothing(name):
@@ -72,7 +117,9 @@ def test_figure_draws_quietly_and_leaves_nothing(name):
         for kind in (DeprecationWarning, PendingDeprecationWarning): warnings.simplefilter('ignore', kind)  # of other libraries
         fig = every_figure()[name]()
         picture = png(fig)
-    assert isinstance(fig, Figure) and picture.std() > 5 and fig._repr_png_().startswith(b'\x89PNG')
+    assert isinstance(fig, Figure) and len(filled(fig)) == PANELS[name]
+    shown = np.array(Image.open(io.BytesIO(fig._repr_png_())).convert('RGB'))
+    assert shown.std() == pytest.approx(picture.std(), rel=.2)
     assert plt.get_fignums() == [] and dict(plt.rcParams) == before
 
 @pytest.mark.parametrize('name', every_figure())
@@ -97,9 +144,14 @@ def test_note_stands_clear_of_everything(name):
 def test_any_aspect_and_number_of_prompts(size, n):
     x, y = scene(*size)
     prompts = [f'prompt {j} of {{}}' for j in range(n)]
-    png(viz.plot_prompt_maps(x, maps(n), prompts, 'sand'))
-    png(viz.plot_demo([dict(image=x, truth=y, prediction=y)], NAMES, PALETTE, (), [dict(image=x, prompt_maps=maps(n),
-                      text_prompts=prompts, class_name='sand', unseen=False)]))
+    alone = viz.plot_prompt_maps(x, maps(n), prompts, 'sand')
+    demo = viz.plot_demo([dict(image=x, truth=y, prediction=y)], NAMES, PALETTE, (), [dict(image=x, prompt_maps=maps(n),
+                         text_prompts=prompts, class_name='sand', unseen=False)])
+    for fig, more in ((alone, 0), (demo, 3)):
+        png(fig)
+        assert len(filled(fig)) == n + 3 + more   # the picture, each map, their mean, the scale
+        for a in filled(fig):                     # none squeezed away, none of another shape
+            if a.images and a.images[0].get_array().shape[:2] == size: assert min(a.bbox.width, a.bbox.height) > 4
 
 def test_arrays_and_tensors_give_the_same_picture():
     x, y = scene()
@@ -119,7 +171,11 @@ def test_ignored_pixels_and_inputs_stay_as_they_are():
     out = viz.overlay(x, y, PALETTE)
     assert (out[:, :40] == x[:, :40]).all() and (out[:, 40:] != x[:, 40:]).any() and out.dtype == np.uint8
     assert (viz.colorize(np.full((2, 2), IGNORE), PALETTE) == 225).all()
-    png(viz.plot_segmentation(x, np.full_like(y, IGNORE), NAMES, PALETTE, y))
+    fig = viz.plot_segmentation(x, np.full_like(y, IGNORE), NAMES, PALETTE)
+    png(fig)
+    assert [t.get_text() for t in fig.subfigs[0].legends[0].get_texts()] == []
+    grey = np.asarray(fig.subfigs[0].axes[1].images[0].get_array())
+    assert (grey == grey[..., :1]).all()   # no colour where there is no label
     assert (x == kept[0]).all() and (y == kept[1]).all()
 
 def test_legend_holds_present_classes_and_tags_unseen_ones():
@@ -137,7 +193,138 @@ def test_scale_is_shared_and_can_be_given():
         fig = viz.plot_prompt_maps(x, m, TEMPLATES, 'a', **given)
         limits = {ax.images[1].get_clim() for ax in fig.axes if len(ax.images) > 1}
         assert limits == {expected or (float(m.min()), float(m.max()))}
-    png(viz.plot_prompt_maps(x, np.zeros((3, 6, 8)), TEMPLATES, 'constant'))
+    flat = viz.plot_prompt_maps(x, np.zeros((3, 6, 8)), TEMPLATES, 'constant')
+    png(flat)
+    (low, high), = {ax.images[1].get_clim() for ax in flat.axes if len(ax.images) > 1}
+    assert low < 0 < high   # one scale, of a width that can be drawn
+
+@pytest.fixture(scope='module')
+def usual(): return [fig.get_figwidth() for fig in named(NAMES)]
+
+@pytest.mark.parametrize('names', [AWKWARD[i:i + 4] for i in range(0, len(AWKWARD), 4)], ids=['math', 'long', 'letters', 'empty'])
+def test_any_text_can_be_drawn(names, usual, tmp_path):
+    "Quietly, never as mathtext, and without the figure growing by it"
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for kind in (DeprecationWarning, PendingDeprecationWarning): warnings.simplefilter('ignore', kind)  # of other libraries
+        for i, (fig, width) in enumerate(zip(named(names), usual)):
+            assert not [t.get_text() for t in fig.findobj(Text) if t.get_text() and t.get_parse_math()]
+            small = Image.open(io.BytesIO(fig._repr_png_(50)))
+            assert small.width < 50 * 1.5 * max(width, fig.get_figwidth()), i
+            assert small.height < 50 * (fig.get_figheight() + 6), i  # with the note
+            if i < 2: fig.savefig(tmp_path/'a.pdf'), fig.savefig(tmp_path/'a.svg')
+
+def test_names_stay_apart():
+    "Two names are two on the page too, whatever their alphabet, and none is lost from the legend"
+    x, y = scene()
+    y[:4, :4] = np.arange(4)
+    names = ['船', '天空', '_hidden', '$x$']
+    legend = viz.plot_segmentation(x, y, names, PALETTE).subfigs[0].legends[0]
+    told = [t.get_text().strip('\N{ZERO WIDTH SPACE}') for t in legend.get_texts()]
+    assert told == ['[U+8239]', '[U+5929][U+7A7A]', '_hidden', '$x$']
+    assert plain('n' * 300, 20) == 'n' * 19 + '…'
+
+def test_a_font_for_other_scripts_is_taken_where_it_is_named():
+    import matplotlib
+    seen = '\N{LONG DIVISION}'   # not in DejaVu Sans
+    assert plain(seen) == '[U+27CC]'
+    with matplotlib.rc_context({'font.family': ['STIXGeneral']}):
+        assert plain(seen) == seen
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            png(viz.plot_convergence({seen: [.1, .01]}))
+
+def photograph(height, width):
+    x = np.zeros((height, width, 3), np.uint8)
+    x[:, ::2] = 90
+    y = np.zeros((height, width), np.uint8)
+    y[:, width // 2:] = 3
+    return x, y
+
+def of_photograph(height, width):
+    x, y = photograph(height, width)
+    sample = dict(image=x, truth=y, prediction=y)
+    kind = dict(image=x, prompt_maps=maps(), text_prompts=TEMPLATES, class_name='kelp', unseen=True)
+    yield lambda: viz.plot_segmentation(x, y, NAMES, PALETTE, y)
+    yield lambda: viz.plot_comparison([x], dict(truth=[y]), NAMES, PALETTE)
+    yield lambda: viz.plot_prompt_maps(**kind, outline=y == 3)
+    yield lambda: viz.plot_demo([sample], NAMES, PALETTE, (), [kind])
+    yield lambda: viz.plot_twins(x, dict(a=maps()), TEMPLATES, 'kelp', outline=y == 3)
+    yield lambda: viz.plot_layers(x, dict(a=maps()), TEMPLATES, 'kelp', outline=y == 3)
+
+def largest(fig): return max(max(i.get_array().shape[:2]) for a in filled(fig) for i in a.images)
+
+@pytest.mark.parametrize('i', range(6))
+def test_a_photograph_is_drawn_as_large_as_a_figure_can_show(i):
+    "24 megapixels: no array of a figure is larger than it can show, nor is what it is made from"
+    plot = [*of_photograph(4000, 6000)][i]
+    tracemalloc.start()
+    fig = plot()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert largest(fig) == LONGEST and peak < 200e6, f'{peak / 1e6:.0f} MB'  # in floats, it alone has 576
+
+@pytest.mark.parametrize('i', range(6))
+def test_a_small_picture_is_drawn_as_it_is(i): assert largest([*of_photograph(300, 400)][i]()) == 400
+
+@pytest.mark.parametrize('shape', [(1, 9000), (9000, 1), (5000, 3), (1025, 1024)])
+def test_any_shape_shrinks(shape):
+    x, y = np.full((*shape, 3), 7, np.uint8), np.full(shape, 2)
+    small, labels = shrink_for_figure(x, y)
+    assert small.shape[:2] == labels.shape and max(labels.shape) == LONGEST and min(labels.shape) >= 1
+    assert (small == 7).all() and (labels == 2).all()
+
+def test_labels_are_shrunk_by_nearest_neighbours_and_pictures_by_means():
+    x, y = photograph(3000, 3000)
+    small, labels = shrink_for_figure(x, y, longest=500)
+    assert np.unique(labels).tolist() == [0, 3] and (labels == 3).mean() == .5
+    assert np.unique(small).tolist() == [45]   # the mean of 0 and 90, not one of them
+
+MEMORY = '''
+import resource, sys, numpy as np
+from otseg.show.figures import plot_segmentation, save_figure
+x = np.zeros((8000, 12000, 3), np.uint8); y = np.zeros((8000, 12000), np.uint8); y[:, 6000:] = 1
+save_figure(plot_segmentation(x, y, ['sky', 'sand'], [(0, 0, 255), (255, 200, 0)]), sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'''
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts memory in kilobytes, as Linux does')
+def test_96_megapixels_take_less_than_a_gigabyte_and_a_half(tmp_path):
+    "All of it, Python and libraries too"
+    got = subprocess.run([sys.executable, '-c', MEMORY, str(tmp_path/'a.png')], capture_output=True, text=True, check=True,
+                         encoding='utf-8', env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert int(got.stdout) < 1.5e6, got.stdout
+    assert Image.open(tmp_path/'a.png').width > 600
+
+def test_labels_out_of_range_are_told_of_a_photograph_too():
+    x, y = photograph(3000, 3000)
+    y[2999, 2999] = 77   # one pixel, which the figure would not show
+    with pytest.raises(InputError, match=r'also \[77\]'): viz.plot_segmentation(x, y, NAMES, PALETTE)
+
+def no_space(*args, **kwargs): raise OSError(28, 'No space left on device')
+
+@pytest.mark.parametrize('fault', [OSError(28, 'No space left on device'), PermissionError(13, 'Permission denied'),
+                                   RuntimeError('broken font'), MemoryError(), ValueError('mathtext\nsays no')])
+def test_a_fault_in_a_decoration_is_a_warning(fault):
+    def draw(): raise fault
+    done = []
+    with pytest.warns(RuntimeWarning, match='the figure of step 3 could not be made .*Everything else goes on') as told:
+        with decoration('the figure of step 3'): draw()
+        done.append(True)
+    assert done and type(fault).__name__ in str(told[0].message) and '\n' not in str(told[0].message)
+    assert told[0].filename == __file__
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt, SystemExit])
+def test_a_decoration_can_be_interrupted(stop):
+    with pytest.raises(stop), decoration('a figure'): raise stop
+
+def test_a_full_disk_leaves_no_figure_and_no_rest(tmp_path, monkeypatch):
+    viz.save_figure(StyledFigure(1, 1), tmp_path/'a.png')
+    before = (tmp_path/'a.png').read_bytes()
+    monkeypatch.setattr(StyledFigure, 'savefig', no_space)
+    with pytest.warns(RuntimeWarning, match='No space left'), decoration('a figure'):
+        viz.save_figure(StyledFigure(2, 2), tmp_path/'a.png')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.png'] and (tmp_path/'a.png').read_bytes() == before
 
 def extents(fig, texts):
     fig.draw_without_rendering()
@@ -214,7 +401,9 @@ def test_comparison_takes_pictures_of_any_size():
 def test_means_of_class_iou_leave_absent_classes_out():
     fig = viz.plot_class_iou([.5, np.nan, .2, 1.], NAMES, (3,))
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ['seen, mIoU(S) = 35.0', 'unseen, mIoU(U) = 100.0']
-    png(viz.plot_class_iou([np.nan] * 4, NAMES, (3,)))
+    none = viz.plot_class_iou([np.nan] * 4, NAMES, (3,))
+    png(none)
+    assert none.legends == [] and [t.get_text() for t in none.axes[0].texts] == ['absent'] * 4
     assert len(viz.plot_class_iou(rng.random(171), list(map(str, range(171))), range(15)).axes) == 4
 
 @pytest.mark.parametrize('wrong, message', [

@@ -14,7 +14,7 @@ from otseg.train import step as step_module
 from otseg.train import trainer
 from otseg.train.batches import StepSampler
 from otseg.train.recipes import RECIPES, SETTINGS
-from otseg.train.run import SCORES, RunLog
+from otseg.train.run import SCORE_COLUMNS, RunLog
 from otseg.train.step import forward_loss, train_step
 
 pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:.*starts from')]
@@ -132,7 +132,7 @@ def test_the_best_weights_are_those_of_the_best_hiou(tmp_path, monkeypatch):
 
 
 def test_a_run_that_goes_on_knows_the_best_score(tmp_path):
-    r, row = recipe(eval_every=1), dict.fromkeys(SCORES[1:-1], .5)
+    r, row = recipe(eval_every=1), dict.fromkeys(SCORE_COLUMNS[1:-1], .5)
     with RunLog(tmp_path, r) as log: assert [log.score(s, row, v) for s, v in ((1, .4), (2, .6), (3, .5))] == [True, True, False]
     with RunLog(tmp_path, r, start=3) as log:
         assert log.best == .6
