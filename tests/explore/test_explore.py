@@ -145,10 +145,18 @@ def test_broken_photograph_is_told_and_nothing_is_lost(segmenter, file):
     e = explore(segmenter)
     before = shown(e)
     e.handles.upload.value = upload('broken.jpg', file)
-    assert 'broken.jpg should be a whole picture' in e.message.value
+    assert e.message.value.count('broken.jpg') == 1 and 'should be a whole picture' in e.message.value
     assert all((a == b).all() for a, b in zip(before, shown(e))) and 'broken.jpg' not in e.handles.picture.options
     e.handles.opacity.value = .2
     assert 'broken.jpg' not in e.message.value
+
+
+def test_a_fault_of_ours_is_no_fault_of_the_photograph(segmenter, monkeypatch):
+    "Memory that runs out is not told as a picture that does not decode"
+    def full(*args): raise MemoryError('no room')
+    e = explore(segmenter)
+    monkeypatch.setattr(explorer, 'load_photograph', full)
+    with pytest.raises(MemoryError): e.handles.upload.value = upload('large.jpg', jpeg())
 
 
 @pytest.mark.parametrize('typed, says', [('sky, zebra', 'words that this CLIP learned'), ('sky,,sand', 'should have a name'),
