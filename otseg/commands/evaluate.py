@@ -21,7 +21,7 @@ from fastcore.script import call_parse
 
 from ..model.checkpoint import find_checkpoint
 from ..model.clip import weights_id
-from ..core import atomic_path, best_device, check, check_fresh, command, environment, naming, read_json, say
+from ..core import atomic_path, best_device, check, check_fresh, command, environment, naming, read_json
 from ..core import unknown_name, write_json
 from ..data.layouts import identity_changes
 from ..data.reading import SegmentationDataset, load_dataset
