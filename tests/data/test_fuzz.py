@@ -528,7 +528,7 @@ def check_silence(name, what, use, end, old, new, usual):
     else:
         assert new is not UNREADABLE, 'the file cannot be read, and nothing was said'
         assert not must_tell(name, use), f'nothing was said of what has changed: {new!r:.300}'
-        assert same or as_good(name, old, new), f'the file says something that should be refused, and nothing was said: {new!r:.300}'
+        assert same or as_good(name, old, new), f'nothing was said of what should be refused: {new!r:.300}'
         assert same or shows(name, end, new), 'the result is neither the usual one nor what the file says'
 
 
