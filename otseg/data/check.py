@@ -43,12 +43,13 @@ WRONG = dict(  # kind of problem: in words, and what to do about it where the fi
     format=('pictures in a format that is not read', 'Convert them to JPEG or PNG.'),
     image=('pictures that cannot be read', 'Each line says why; damaged ones come whole from where they are from.'),
     mask=('masks that cannot be read', 'Each line says why; a mask holds one number per pixel.'),
-    size=('masks that do not fit their picture', 'Each line says why, and which side fits.'),
+    size=('masks of another size than their picture', 'Export the masks again at the size of the picture.'),
     value=('masks with unexpected values', 'Choose the data set that they were drawn for, or map these values.'),
     palette=('palettes that contradict each other', 'Restore the masks.'),
     binary=('masks of 0 and 255 alone', 'Say in dataset.json what 255 means.'),
     smeared=('masks with smeared edges', 'Export them again as PNG.'),
     depth=('masks of unlike depth', 'Restore the masks.'),
+    stretched=('masks of multiples of 17', 'Divide their values by 17.'),
     void=('no pixel of any class', 'Every label is ignored: see "ignore", "map" and "reduce_zero_label" in dataset.json.'),
     classes=('seen classes without a pixel', 'Add pictures that show them, name them in "unseen", or take them out of "names".'),
     shared=('pictures that are also in another split', 'Take them off one list: scores on them mean nothing.'),
@@ -114,7 +115,7 @@ def tally_item(
             tally.marks.update(picture_marks(picture))
             if mask:
                 try: side = fitting_side(picture, mask.facts, item.rules.orientation, names=(item.image, item.mask))
-                except InputError as e: tally.wrong.append(('size', str(e)))
+                except InputError as e: tally.wrong.append(('size', _unfit(item, picture, mask.facts, str(e))))
                 else: tally.marks.update([f'of these, read {"upright" if side == "exif" else "as stored"} to fit the mask']
                                          if picture.orientation != 1 else [])
             if full or picture.alpha or picture.bits > 8:
@@ -128,6 +129,12 @@ def tally_item(
         worst = ', '.join(f'{v} ({n:,} pixels)' for v, n in sorted(tally.values.items()))
         tally.wrong.append(('value', f'{item.mask}: {worst}'))
     return tally
+
+def _unfit(item: Item, picture: PictureFacts, mask: PictureFacts, why: str) -> str:
+    "Why a mask does not fit: its size, or what the error says where a file is marked as turned"
+    if picture.orientation != 1 or mask.orientation != 1: return why
+    (h, w), (height, width) = mask.size, picture.size
+    return f'{item.mask}: {w} x {h} pixels, its picture {width} x {height}'
 
 # %% ../../nbs/03_data/07_check.ipynb #40621be7
 def tally_items(
@@ -218,6 +225,8 @@ def find_problems(
         wrong['count'] = [f'{len(names):,} in {listing.named_by}, published {_either(published)}']
     wrong |= dict(twice=[n for n, times in names.items() if times > 1], format=listing.left.get('format', ()),
                   no_image=[*listing.no_image.values()], no_mask=[*listing.no_mask.values()])
+    if any('orientation' in text for about, text in tally.wrong if about == 'size'):
+        remedies['size'] = 'Say in dataset.json which side the masks were drawn on, "orientation": "exif" or "stored".'
     for kind in ('image', 'mask', 'size', 'value'): wrong[kind] = [text for about, text in tally.wrong if about == kind]
     sources = dict.fromkeys(s for s, _ in tally.masks)
     for source in sources:
@@ -228,6 +237,7 @@ def find_problems(
         remedies['value'] = explain_values(every, tally.values, k, source)
     if tally.masks and not tally.pixels[:-1].any(): wrong['void'] = [f'{k} of {k} classes in {len(tally.masks):,} masks']
     elif tally.masks: wrong['classes'] = [vocab.names[c] for c in learned if not tally.pixels[c]]
+    if wrong['count']: wrong['classes'] = ()  # a part of the data set, and said so
     if published and wrong['classes']: remedies['classes'] = 'Complete the data set, or pass --subset if a part is meant.'
     wrong['shared'] = [f'{i.image} ({s})' for s, pictures in others.items() for i in listing.items if i.image in pictures]
     problems = {kind: list(dict.fromkeys(files)) for kind, files in wrong.items() if files}

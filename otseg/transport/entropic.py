@@ -128,8 +128,8 @@ def _solve_plain(cost, a, b, eps, max_iter, tol, method):
     plan, u, v, n_iter = (solve_scaling if method == 'scaling' else solve_log)(k, a, b, max_iter, tol)
     return plan, u + lowest / eps, v, n_iter
 
-def _solve(cost, a, b, eps, max_iter, tol, method, bound):
-    "plan (b, n, m), f, g, err, n_iter"
+def _solve(cost, a, b, eps, max_iter, tol, method, bound, nan='nan'):
+    "plan (b, n, m), f, g, err, n_iter; what has no numbers gives none"
     err = None
     if _is_fused(cost, method): plan, u, v, err, n_iter = fused_solve(cost, eps, a, b, max_iter, tol)
     elif method in ('log', 'scaling'): plan, u, v, n_iter = _solve_plain(cost, a, b, eps, max_iter, tol, method)
@@ -283,8 +283,7 @@ def sinkhorn(
         asks = nan == 'error' and (tol is None and c.device.type == 'cpu' or tol is not None and grad == 'unrolled')
         if asks and not torch.compiler.is_compiling(): _check_solvable(c, *mass, bound)
         run = _solve if grad == 'unrolled' else _Fixed.apply if tol is None else _transport
-        more = () if grad == 'unrolled' else (nan,)
-        plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method, bound, *more)
+        plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method, bound, nan)
         err = err.detach()
         converged = torch.ones_like(err, dtype=torch.bool) if tol is None else err <= tol
         return SinkhornOutput(rearrange(plan, 'b n m -> b m n'), f, g, err, n_iter, converged)

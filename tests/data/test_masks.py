@@ -232,6 +232,24 @@ def test_two_names_and_masks_for_the_eye(folder, as_palette):
     assert np.array_equal(loaded(folder(names=FOUR[:2], ignore=255))[0], drawn[0])    # said by itself: nobody asks again
 
 
+def test_one_name_and_masks_for_the_eye(folder):
+    "0 would be the class, and the object nothing"
+    root = folder([blocks([0, 255]).astype(np.uint8)], ['building'])
+    with pytest.raises(InputError, match='"map": {"255": 0, "0": null}'): loaded(root)
+    assert np.array_equal(loaded(folder(names=['building'], map={'255': 0, '0': None}))[0], 255 - blocks([0, 255]))
+
+
+@pytest.mark.parametrize('names', [200, 52])
+def test_numbers_of_four_bits_that_were_stretched(folder, names):
+    "Multiples of 17 alone, each of them a class of many names"
+    root = folder([blocks([0, 17, 34, 51]).astype(np.uint8)] * 2, [f'c{i}' for i in range(names)])
+    with pytest.warns(UserWarning, match='nothing but multiples of 17'): loaded(root)
+    assert 'stretched' in report(root)
+    lead = {str(17 * i): i for i in range(4)}
+    assert np.array_equal(loaded(folder(names=[f'c{i}' for i in range(names)], map=lead))[0], blocks([0, 1, 2, 3]))
+    assert not report(root)
+
+
 def test_0_and_255_in_some_masks(folder):
     "As long as one mask shows the other class, 255 may be what it always is"
     files = [blocks([0, 255]).astype(np.uint8)] * 30
@@ -294,10 +312,12 @@ def test_steps_by_hand():
     ([1, 2, 4], 4, ['"reduce_zero_label": true']),                               # counted from one
     ([0, 127, 255], 3, ['spread over 0..255', '"map": {"0": 0, "127": 1, "255": 2}']),
     ([0, 85, 170, 255], 4, ['"map": {"0": 0, "85": 1, "170": 2, "255": 3}']),
+    ([0, 257, 514], 4, ['"257": 1, "514": 2']),
     ([0, 7, 26], 4, ['"ignore": [7, 26]', '"map": {"7": 0, ...}']),
     (range(40), 4, ['more values (40) than names (4)'])])
 def test_values_without_a_meaning(folder, numbers, names, says):
-    root = folder([blocks(list(numbers), (64, 64)).astype(np.uint8)], names=[f'c{i}' for i in range(names)])
+    drawn = blocks(list(numbers), (64, 64))
+    root = folder([drawn.astype(np.uint8 if drawn.max() < 256 else np.uint16)], names=[f'c{i}' for i in range(names)])
     with pytest.raises(InputError) as e: loaded(root)
     for words in ('0.png should hold', *says): assert words in str(e.value), str(e.value)
     assert 'value' in report(root)
@@ -351,6 +371,24 @@ def test_grey_files_of_several_depths(folder):
     root = folder([blocks([0, 2, 255]).astype(np.uint8), png(blocks([0, 1]), 1)])
     with pytest.warns(UserWarning, match='grey files of fewer bits beside 255'): loaded(root)
     assert 'depth' in report(root)
+
+
+def test_several_pages_and_a_needless_alpha_band(tmp_path):
+    pages = [Image.fromarray(blocks([0, v]).astype(np.uint8)) for v in (1, 2)]
+    pages[0].save(tmp_path/'m.tif', save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match='got 2 pages'): open_mask(tmp_path/'m.tif')
+    pages[0].convert('LA').save(tmp_path/'m.png')
+    assert np.array_equal(open_mask(tmp_path/'m.png').values, blocks([0, 1]))
+    Image.merge('LA', [pages[0], pages[1]]).save(tmp_path/'m.png')
+    with pytest.raises(InputError, match='mode LA'): open_mask(tmp_path/'m.png')
+
+
+def test_opened_masks(tmp_path):
+    "As from anybody's own data set: the same numbers, the same refusals"
+    (tmp_path/'m.png').write_bytes(png(blocks([0, 1, 15]), 4))
+    assert np.array_equal(open_mask(Image.open(tmp_path/'m.png')).values, blocks([0, 1, 15]))
+    assert np.array_equal(open_mask(Image.fromarray(blocks([0, 7]).astype(np.uint8))).values, blocks([0, 7]))
+    with pytest.raises(InputError, match='the mask should be a mask of class indices.*mode RGB'): open_mask(Image.new('RGB', (2, 2)))
 
 
 def test_a_turned_tiff_and_its_mask(tmp_path):

@@ -12,14 +12,13 @@ from torch import nn
 
 import otseg.transport.entropic as room
 from given.models import TINY, make
-from otseg.core import InputError, best_device
+from otseg.core import InputError, best_device, environment
 from otseg.evaluate.windows import count_pixels, predict_windows
 from otseg.train.processes import get_accelerator
 from otseg.model.losses import otseg_loss
 from otseg.evaluate.metrics import ConfusionMatrix, prompt_diversity
 from otseg.model.otseg import head_with
 from otseg.transport.mpsa import MPSA, CrossAttention, mps
-from otseg.train.run import environment
 from otseg.predict.segmenter import Segmenter
 from otseg.transport.entropic import sinkhorn
 from otseg.model.dense import TrainingFree
