@@ -261,23 +261,20 @@ def check_finite(
     check(not bad, f'{path} should hold finite numbers', f'others in {", ".join(bad[:3])}', 'Copy it again.')
 
 # %% ../nbs/00_core/00_core.ipynb #73109061
-def _named(error: Exception, path: Path) -> Exception:
+def _named(error: Exception, path: Path, tmp: Path) -> Exception:
     "An error while a file was written: the system's own, with the file's name, where it is one"
     if isinstance(error, OSError):
-        if error.filename is None and error.errno is not None: error.filename = str(path)
+        if error.filename in (None, tmp, str(tmp)) and error.errno is not None: error.filename = str(path)
         return error
-    words = str(error)
-    number = next((n for n in FAULTS if f'os error {n})' in words or os.strerror(n) in words), None)  # safetensors
-    if number is None and 'PytorchStreamWriter failed' in words: number = _probe(path)                 # torch
+    if isinstance(error, InputError): return error
+    number = next((n for n in FAULTS if f'os error {n})' in str(error) or os.strerror(n) in str(error)), None) or _probe(tmp)
     return error if number is None else OSError(number, os.strerror(number), str(path))
 
-def _probe(path: Path) -> int | None:
-    "Number of the error that a megabyte beside the file meets; None where it can be written"
-    test = path.with_name(f'.{path.stem[:40]}.otseg_{secrets.token_hex(4)}')
-    try: test.write_bytes(bytes(2 ** 20))
+def _probe(tmp: Path) -> int | None:
+    "Number of the error that a further megabyte meets, for libraries that do not tell theirs; None: it can be written"
+    try:
+        with open(tmp, 'ab') as f: f.write(bytes(2 ** 20))
     except OSError as e: return e.errno
-    finally:
-        with suppress(OSError): test.unlink()
 
 
 # %% ../nbs/00_core/00_core.ipynb #ebd33265
@@ -301,13 +298,15 @@ def atomic_path(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.stem[:40]}.otseg_{secrets.token_hex(4)}{path.suffix[:40]}')
-    os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
         sync_folder(path.parent)
-    except Exception as e: raise _named(e, path) from e
+    except Exception as e:
+        if (named := _named(e, path, tmp)) is e: raise
+        raise named from e
     finally: tmp.unlink(missing_ok=True)
 
 

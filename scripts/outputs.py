@@ -35,7 +35,8 @@ def kept(output) -> bool:
 def run(path: Path) -> None:
     notebook = nbformat.read(path, 4)
     metadata = deepcopy(notebook.metadata)
-    NotebookClient(notebook, timeout=1800, store_widget_state=False, resources=dict(metadata=dict(path=str(path.parent)))).execute()
+    here = dict(metadata=dict(path=str(path.parent)))
+    NotebookClient(notebook, timeout=1800, store_widget_state=False, resources=here).execute()
     notebook.metadata = metadata
     for cell in notebook.cells:
         if cell.cell_type != 'code': continue

@@ -8,12 +8,13 @@ Docs: https://otseg.github.io/otseg/10_commands/data.html.md"""
 __all__ = ['prepare']
 
 # %% ../../nbs/10_commands/02_data.ipynb #38281a4e
+import sys
 from pathlib import Path
 
 from fastcore.script import call_parse
 
 from ..core import check_fresh, command, write_json
-from ..data.check import check_dataset, split_text
+from ..data.check import NothingFound, check_dataset, misnamed_text, split_text
 
 # %% ../../nbs/10_commands/02_data.ipynb #99a9250c
 @call_parse
@@ -23,7 +24,7 @@ def prepare(
     root: str,               # Folder of the data set, or a parent
     split: str=None,         # Some splits, as in train,val; None = those that are there
     full: bool=False,        # Decode every pixel of the pictures; else their headers only, and all of the masks
-    subset: bool=False,      # It is a part on purpose: do not compare numbers of pictures with the published ones
+    subset: bool=False,      # It is a part on purpose: numbers of pictures, and classes that train lacks, are no problem
     jobs: int=None,          # Threads; None = one per core, at most 8
     output: str=None,        # JSON file for all of the report, every file named
     overwrite: bool=False,   # Replace an earlier report
@@ -31,13 +32,19 @@ def prepare(
     "Check a data set: lists, pictures, masks, sizes, values, pixels per class. Changes nothing"
     if output: check_fresh([output], overwrite)
     splits = [s.strip() for s in split.split(',')] if split else None
-    report = check_dataset(name, Path(root), splits, full=full, subset=subset, jobs=jobs, progress=True)
+    try: report = check_dataset(name, Path(root), splits, full=full, subset=subset, jobs=jobs, progress=True)
+    except NothingFound as e:
+        print(f'nothing found: {e}', file=sys.stderr)
+        raise SystemExit(1) from None
     print(f'{name} in {root}\n\n{report.table()}\n\nShares of the labelled pixels; of "no class", of all. * unseen\n')
     for s in report.splits: print(split_text(s, report.vocab) + '\n')
     if report.absent: print(f'not there: {", ".join(report.absent)}\n')
+    if report.unread: print(f'not looked at: {", ".join(report.unread)} (pass --split to look)\n')
+    for where, s in report.misnamed.items(): print(misnamed_text(where, s) + '\n')
     if output: print('report:', write_json(Path(output), report.to_dict()))
     found = ', '.join(f'{s.names:,} pictures in {s.split}' for s in report.splits)
     if not report.problems: return print(f'nothing wrong: {name}, {found}')
     kinds = [f'{s.split}: {kind}' for s in report.splits for kind in s.problems]
+    kinds += [f'{where}: split' for where in report.misnamed]
     print(f'{report.problems} problem{"s" * (report.problems > 1)} ({", ".join(kinds)}): {name}, {found}')
     raise SystemExit(1)

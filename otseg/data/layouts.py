@@ -228,9 +228,9 @@ def layout_of(
 LEFT = dict(  # why a file is left out: in words, and what to do about it; '': nothing
     hidden=('hidden', ''),
     format=('in a format that is not read', 'convert to JPEG or PNG'),
-    broken=('links that lead nowhere', 'restore what they lead to'),
-    again=('links to a folder that is listed already', ''),
-    other=('no pictures by their ending', ''))
+    broken=('linked to nowhere', 'restore what they lead to'),
+    again=('linked to a folder that is listed already', ''),
+    other=('without the ending of a picture', ''))
 JUNK = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini')
 UNREAD = ('BUFR', 'EPS', 'FITS', 'GRIB', 'HDF5', 'IPTC', 'MPEG', 'WMF')  # Pillow knows them, and needs other programs
 FOREIGN = ('.heic', '.heif', '.hif', '.avif', '.jxl', '.jxr', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf',
@@ -245,15 +245,21 @@ def picture_suffixes() -> tuple[str, ...]:
     "Endings of the picture files that Pillow reads here, in lower case; what a plug-in adds is among them"
     return _suffixes(len(PILImage.registered_extensions()))
 
+@lru_cache(maxsize=32)
+def _by_end(suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    "Suffixes by what follows their last dot, the longest first"
+    ends = {}
+    for s in sorted(suffixes, key=len, reverse=True): ends.setdefault(s[s.rfind('.'):], []).append(s)
+    return ends
+
 def ending(
     name: str,                # A file or a line of a list
     suffixes: Sequence[str],  # In lower case
 ) -> str:
     "The longest of the suffixes that the name ends in, as it is written there; empty: none"
     low = name.lower()
-    if not low.endswith(tuple(suffixes)): return ''
-    best = max(len(s) for s in suffixes if low.endswith(s))
-    return name[len(name) - best:] if best < len(name) else ''
+    best = next((len(s) for s in _by_end(tuple(suffixes)).get(low[low.rfind('.'):], ()) if low.endswith(s)), 0)
+    return name[len(name) - best:] if 0 < best < len(name) else ''
 
 def plural(
     names: Sequence[str],  # Files
@@ -339,9 +345,9 @@ def one_file(
     "The file of a key; two are an error, unless the ending tells them apart"
     paths = files[key]
     if len(paths) > 1: paths = [p for p in paths if suffix and p.name.lower().endswith(suffix)] or paths
-    check(len(paths) == 1, f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}',
-          ' and '.join(map(str, paths[:3])), 'Remove one of the two.')
-    return paths[0]
+    if len(paths) == 1: return paths[0]
+    raise InputError(f'{os.path.commonpath([p.parent for p in paths])} should hold one file called {key!r}, '
+                     f'got {" and ".join(map(str, paths[:3]))}. Remove one of the two.')
 
 # %% ../../nbs/03_data/03_layouts.ipynb #fd33c604
 def read_text(
@@ -365,8 +371,9 @@ def read_lines(
 
 class Entry(NamedTuple):
     "A line of a list, with forward slashes"
-    image: str      # The picture: key, file name or path
+    image: str      # The picture: key, file name or path; empty where the line holds more than a picture and a mask
     mask: str = ''  # Path of its mask; empty: the list does not say
+    line: str = ''  # All of it, for a file whose name holds what looks like two
 
 def _clean(path: str) -> str: return posixpath.normpath(path.strip().strip('"').replace('\\', '/')).lstrip('/')
 
@@ -377,11 +384,9 @@ def read_entries(
     pictures, masks, entries = picture_suffixes(), (*picture_suffixes(), '.mat', '.npy'), []
     for line in read_lines(path):
         cuts = [m for m in re.finditer(r'[\s,;]+', line.strip(' ,;')) if ending(line[:m.start()].rstrip('"'), pictures)]
-        check(len(cuts) < 2 and (not cuts or ending(line.rstrip('"'), masks)),
-              f'{path} should name one picture per line, or a picture and its mask', repr(line),
-              'Leave further columns out, or write a table with the columns image,mask.')
-        parts = (line[:cuts[0].start()], line[cuts[0].end():]) if cuts else (line,)
-        entries.append(Entry(*map(_clean, parts)))
+        if not cuts: entries.append(Entry(_clean(line)))
+        elif len(cuts) > 1 or not ending(line.rstrip('"'), masks): entries.append(Entry('', '', _clean(line)))
+        else: entries.append(Entry(_clean(line[:cuts[0].start()]), _clean(line[cuts[0].end():]), _clean(line)))
     return entries
 
 # %% ../../nbs/03_data/03_layouts.ipynb #73c6590a
@@ -534,7 +539,9 @@ class Masks:
         key: str,  # Of a picture
     ) -> tuple[Path, MaskSource] | None:
         "The mask of a picture, from the first kind that has it"
-        return next(((one_file(files, key), source) for source, _, files in self.files if key in files), None)
+        listed = next(((one_file(files, key), source) for source, _, files in self.files if key in files), None)
+        linked = ((folder/f'{key}{source.suffix}', source) for source, folder, _ in self.files if source.suffix)
+        return listed or next(((path, source) for path, source in linked if path.is_file()), None)  # listed by another name
 
     def named(
         self,
@@ -578,7 +585,7 @@ class Listing(NamedTuple):
 
     def summary(self) -> str:
         "How many pictures, from where, and what was left out"
-        unused = f'{plural(self.unused).replace(" (", " masks without a picture (", 1)}' if self.unused else ''
+        unused = plural(self.unused).replace(' (', ' masks without a picture (', 1) if self.unused else ''
         left = '; '.join(filter(None, (left_text(self.left), unused)))
         return f'{len(self.names):,} pictures by {self.named_by}' + (f'; left out: {left}' if left else '')
 
@@ -601,6 +608,8 @@ def read_rows(
     except csv.Error as e: raise InputError(f'{path} should be a CSV file ({e}).') from None
     needed = ['image', 'mask', *(['split'] if path.stem != split else [])]
     head, *rows = rows or [[]]
+    long = next((row for row in rows if len(row) > len(head)), None)
+    check(long is None, f'{path} should have {len(head)} columns in every row', long, 'Put a name with a comma in quotes.')
     rows = [dict(zip((h.strip().casefold() for h in head), map(str.strip, row))) for row in rows]
     for i, row in enumerate(rows, 1):
         absent = [c for c in needed if not row.get(c)]
@@ -688,7 +697,16 @@ def list_split(
     folders = find_masks(places, layout, split)
     survey, masks = walk_files(images), Masks(folders)
     files = by_key(survey, picture_suffixes())
-    entries = lambda path: [(e, *find_picture(e.image, images, files, [*places, path.parent])) for e in read_entries(path)]
+    def entries(path):
+        for e in read_entries(path):
+            find = lambda text: find_picture(text, images, files, [*places, path.parent])
+            key, image = find(e.line or e.image)
+            if e.line and image is not None: e = Entry(e.line)
+            elif e.line:
+                check(e.image, f'{path} should name one picture per line, or a picture and its mask', repr(e.line),
+                      'Leave further columns out, or write a table with the columns image,mask.')
+                key, image = find(e.image)
+            yield e, key, image
     if add:
         without = {key for path in drop for _, key, _ in entries(path)}
         rows = [row for path in add for row in entries(path) if row[1] not in without]

@@ -58,6 +58,7 @@ def decode(
     expected: str='a whole picture',  # What it should be, for the message
 ) -> None:
     "Decode its pixels"
+    if image.format == 'TIFF': image.filename = ''  # else Pillow maps the file, and scrambles one that lies on its side
     with decoding(name, expected): image.load()
 
 # %% ../../nbs/03_data/04_pictures.ipynb #c62d5abc

@@ -90,11 +90,29 @@ class Scores:
     miou_unseen: float            # Mean IoU of the unseen classes, mIoU(U)
     hiou: float                   # Harmonic mean of the two
     unseen: tuple[int, ...] = ()  # Indices of the unseen classes
+    seen: tuple[int, ...] = ()    # Indices of the seen classes
 
     def __str__(self):
         named = [('mIoU(S)', self.miou_seen), ('mIoU(U)', self.miou_unseen), ('hIoU', self.hiou),
                  ('mIoU', self.miou), ('pixel accuracy', self.pixel_accuracy)]
         return '  '.join(f'{name} {_percent(value)}' for name, value in named)
+
+    @property
+    def covered(self) -> dict[str, tuple[int, int]]:
+        "How many classes mIoU(S) and mIoU(U) are means over, and of how many: seen and unseen classes, those that there are"
+        groups = {name: list(index) for name, index in (('seen', self.seen), ('unseen', self.unseen)) if index}
+        return {name: (int((~self.iou[index].isnan()).sum()), len(index)) for name, index in groups.items()}
+
+    def coverage(
+        self,
+        names: Sequence[str]=None,  # Class names; None numbers the classes
+    ) -> str:
+        "In a line, what the means cover where that is not all, and which classes have no labelled pixel; else empty"
+        absent = [name for name, n in zip(_class_names(names, len(self.iou)), self.pixels.tolist()) if not n]
+        if not absent: return ''
+        means = ', '.join(f'mIoU({g[0].upper()}) {n} of {k} {g} classes' for g, (n, k) in self.covered.items())
+        more = f', ... ({len(absent)} in all)' if len(absent) > 8 else ''
+        return f'means cover {means}; without a labelled pixel: {", ".join(absent[:8])}{more}'
 
     def to_dict(
         self,
@@ -156,7 +174,7 @@ def segmentation_scores(
     mean = lambda index: float(iou[list(index)].nanmean())
     s, u = mean(seen), mean(unseen)
     return Scores(iou=iou, accuracy=hit / truth, pixels=truth.long(), pixel_accuracy=float(hit.sum() / truth.sum()),
-                  miou=mean(range(k)), miou_seen=s, miou_unseen=u, hiou=harmonic_mean(s, u), unseen=unseen)
+                  miou=mean(range(k)), miou_seen=s, miou_unseen=u, hiou=harmonic_mean(s, u), unseen=unseen, seen=seen)
 
 # %% ../../nbs/04_evaluate/00_metrics.ipynb #24b0fea4
 @dataclass(frozen=True, eq=False)

@@ -423,7 +423,7 @@ def plot_layers(
 RANGES = dict(correlation=(-1, 1), js_distance=(0, 1), overlap=(0, 1))  # what each measure can be
 LABELS = dict(correlation='correlation', js_distance='JS distance', overlap='overlap of the largest tenth')
 
-def _matrix(ax, matrix, norm, title):
+def _matrix(ax, matrix, norm, title, width):
     "Numbers of all pairs in colours; the diagonal says nothing and stays empty"
     m, n = np.where(np.eye(len(matrix)) > 0, np.nan, matrix), len(matrix)
     ax.imshow(m, cmap=SCORES, vmin=norm[0], vmax=norm[1])
@@ -433,7 +433,7 @@ def _matrix(ax, matrix, norm, title):
         colour = 'white' if shade < .5 else INK
         ax.text(j, i, f'{round(v, 2) + 0:.2f}' if v == v else '-', ha='center', va='center', size=6, color=colour)
     ax.set(xticks=range(n), yticks=range(n), xticklabels=range(1, n + 1), yticklabels=range(1, n + 1))
-    told, mean = plain(title, 24), f'mean {np.nanmean(m):.2f}' if np.isfinite(m).any() else ''
+    told, mean = plain(title, width), f'mean {np.nanmean(m):.2f}' if np.isfinite(m).any() else ''
     ax.set_title(', '.join(filter(None, (told, mean))))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -457,7 +457,7 @@ def plot_diversity(
     labels = [f'{j + 1}  {plain(t, 31)}' for j, t in enumerate(text_prompts)]
     fig = StyledFigure(side * len(arrays) + .065 * max(map(len, labels)) + .9, side + .55)
     axes = fig.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
-    for ax, (title, m) in zip(axes, arrays.items()): _matrix(ax, m, norm, title)
+    for ax, (title, m) in zip(axes, arrays.items()): _matrix(ax, m, norm, title, max(9, int(14 * side) - 11))
     axes[0].set_yticklabels(labels)
     score_bar(fig, norm, ax=axes, label=LABELS[measure], aspect=20, fraction=.05, pad=.02)
     fig.supxlabel('number of the other prompt', size=7, color=FAINT)

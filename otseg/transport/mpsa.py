@@ -18,25 +18,45 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import check, l2_normalize, unknown_name
-from .entropic import METHODS, sinkhorn
+from .entropic import METHODS, as_floats, sinkhorn
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #77501650
+def _check_tokens(text, memory, names=('text', 'memory'), like=None):
+    "Raise `InputError` unless prompts (b, k, n, d) and tokens (b, m, d) go together, and with the weights `like`"
+    for name, x, axes in zip(names, (text, memory), ('b, k, n, d', 'b, m, d')):
+        check(isinstance(x, Tensor) and x.is_floating_point(), f'`{name}` should be a tensor of floating-point numbers',
+              str(getattr(x, 'dtype', type(x).__name__)), 'Convert it with torch.as_tensor(..., dtype=torch.float32).')
+        one_less = x.ndim == axes.count(',')
+        check(x.ndim == axes.count(',') + 1, f'`{name}` should be ({axes})', tuple(x.shape),
+              f'Add a batch axis with `{name}[None]`.' if one_less else '')
+    b, d = {text.shape[0], memory.shape[0]} - {1}, {text.shape[-1], memory.shape[-1]}
+    check(len(b) <= 1 and len(d) == 1, f'`{names[0]}` and `{names[1]}` should have the same batch and embedding size',
+          f'{tuple(text.shape)} and {tuple(memory.shape)}')
+    devices = {str(x.device) for x in (text, memory) + (() if like is None else (like,))}
+    check(len(devices) == 1, 'prompts, tokens and weights should be on one device', ' and '.join(sorted(devices)))
+    if like is None or torch.is_autocast_enabled(like.device.type): return
+    dtypes = {str(x.dtype) for x in (text, memory, like)}
+    check(len(dtypes) == 1, 'prompts, tokens and weights should have one dtype outside of autocast', ' and '.join(sorted(dtypes)))
+
 def cosine_scores(
     text: Float[Tensor, "b k n d"],  # Text prompts, any length
     memory: Float[Tensor, "b m d"],  # Image tokens, any length
 ) -> Float[Tensor, "b k m n"]:
     "Cosine of every token and prompt, at least in float32; S of Eq 8"
+    _check_tokens(text, memory)
+    dtype = torch.promote_types(torch.promote_types(text.dtype, memory.dtype), torch.float32)
     with torch.autocast(text.device.type, enabled=False):
-        text, memory = (l2_normalize(x if x.dtype == torch.float64 else x.float()) for x in (text, memory))
+        text, memory = (l2_normalize(x.to(dtype)) for x in (text, memory))
         return einsum(text, memory, 'b k n d, b m d -> b k m n')
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #4e685630
 def prompt_plan(
     scores: Float[Tensor, "b k m n"],  # Cosine of token and prompt, in [-1, 1]
     eps: float=0.05,                   # Entropic regularisation, in units of the score
-    **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad
+    **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad, nan
 ) -> Float[Tensor, "b k m n"]:
     "Transport plan of each picture and class; total mass 1, prompt marginal 1/n, token marginal 1/m; Eq 10"
+    scores = as_floats(scores, 'scores')
     check(scores.ndim == 4, '`scores` should be (b, k, m, n)', tuple(scores.shape),
           'Axes: batch, classes, tokens, prompts.')
     plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, bound=2., **kwargs).plan
@@ -59,9 +79,10 @@ def mps(
     eps: float=0.05,                   # Entropic regularisation, in units of the score
     *,
     logit_scale: float=None,           # Largest possible logit; None = n, as published
-    **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad
+    **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad, nan
 ) -> Float[Tensor, "b k m"]:
     "Score map refined by the transport plan, a logit in [-logit_scale, logit_scale]; Eqs 9 and 10"
+    scores = as_floats(scores, 'scores')
     return prompt_scores(scores, prompt_plan(scores, eps, **kwargs), logit_scale).sum(-1)
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #9c929de8
@@ -153,6 +174,7 @@ class Attention(nn.Module):
         memory: Float[Tensor, "b m d"],   # Image tokens
     ) -> AttentionMaps:
         "Scores, weights and maps of this layer"
+        _check_tokens(query, memory, ('query', 'memory'), self.q.weight)
         scores = self.scores(query, memory)
         weights = self.weights(scores)
         return AttentionMaps(scores, weights, self.maps(scores, weights))
@@ -169,9 +191,11 @@ class Attention(nn.Module):
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #6aff7910
 class MPSA(Attention):
-    "Multi-Prompts Sinkhorn Attention from text prompts to image tokens; Eq 13"
+    "Multi-Prompts Sinkhorn Attention from text prompts to image tokens; Eq 13. NaN in, NaN out, as of every layer"
     label, transports = 'Sinkhorn', True
-    plan = staticmethod(prompt_plan)
+
+    @staticmethod
+    def plan(scores, eps=.05, **solving): return prompt_plan(scores, eps, nan='nan', **solving)
 
 # %% ../../nbs/01_transport/03_mpsa.ipynb #dd3300c4
 class CrossAttention(Attention):

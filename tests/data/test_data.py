@@ -86,7 +86,8 @@ def test_list_of_paths(voc):
     "The lists of DeepLab name picture and mask"
     names = ['2007_000001', '2007_000000']
     lines(voc/VOC/'train_aug.txt', [f'/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png' for n in names])
-    fails(["train_aug.txt names '2007_000000'", 'SegmentationClassAug/2007_000000.png', 'leave the masks out'], load_dataset, 'voc12', voc)
+    words = ["train_aug.txt names '2007_000000'", 'SegmentationClassAug/2007_000000.png', 'leave the masks out']
+    fails(words, load_dataset, 'voc12', voc)
     mask(voc/'SegmentationClassAug/2007_000000.png', [0, 9], palette=False)
     data = load_dataset('voc12', voc)
     assert [i.key for i in data.items] == names and [values(s) for s in data] == [[6, 255], [8, 255]]

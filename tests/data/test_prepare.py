@@ -188,8 +188,9 @@ def test_voc_with_sbd(tmp_path, monkeypatch):
     assert train.names == 3 and 'published 10,582 or 1,464' in train.problems['count'][0]
     numbers = dict(train=(10, 3), val=(1,), test=(5,))
     monkeypatch.setitem(LAYOUTS, 'voc12', replace(LAYOUTS['voc12'], published=numbers))
-    report = check_dataset('voc12', tmp_path)
-    assert problems(report) == dict(train={}, val={}) and report.absent == ['test']
+    report = check_dataset('voc12', tmp_path)                                  # as many as published, and yet not VOC
+    assert problems(report) == dict(train=dict(classes=13), val={}) and report.absent == ['test']
+    assert report.splits[0].remedy('classes') == 'Complete the data set, or pass --subset if a part is meant.'
     lines(base/VOC/'train_aug.txt', ['0', '1'])                               # a list that took in a picture of val
     assert problems(check_dataset('voc12', tmp_path, subset=True)) == dict(train={}, val=dict(shared=1))
 
@@ -198,7 +199,6 @@ def test_what_cannot_be_looked_through(world, tmp_path):
     for argv, says in [
             (['voc13', world], "unknown data set 'voc13'. Did you mean 'voc12'"), (['toy', world], 'unknown data set'),
             (['folder', tmp_path/'none'], 'should hold dataset.json'), (['voc12', tmp_path/'none'], 'no such folder'),
-            (['voc12', world], 'should hold pictures in JPEGImages'),
             (['folder', world, '--split', 'train,night'], 'images/night'),
             (['folder', world, '--output', world/'dataset.json'], 'dataset.json should not exist yet'),
             (['folder', world, '--output', world], 'should be a file, got a folder'),
@@ -210,6 +210,151 @@ def test_what_cannot_be_looked_through(world, tmp_path):
     shutil.rmtree(world/'masks/val')                                           # half a split is not an absent one
     code, out, err = shell('folder', world)
     assert code == 2 and 'should hold masks in masks/val' in err
+
+
+# verdicts: exit code 1, and the line that mends it
+
+def described(root, **more):
+    (root/'dataset.json').write_text(json.dumps(dict(names=NAMES, unseen=['car', 'cow']) | more), encoding='utf-8')
+
+
+def verdict(root, *says, kinds=(), options=()):
+    "The output of a command that finds these kinds of problems and says these words"
+    before = tree(root)
+    code, out, err = shell('folder', root, *options)
+    assert code == (1 if kinds else 0) and 'Traceback' not in err and tree(root) == before, (out, err)
+    last = out.splitlines()[-1]
+    assert all(k in last for k in kinds) and last.count(': ') >= len(kinds), last
+    for text in says: assert text in out, out
+    return out
+
+
+def test_seen_classes_without_a_pixel(world):
+    described(world, unseen=['cow'])
+    mask(world/'masks/train/0.png', [0, 1])
+    says = 'seen classes without a pixel, 1 of them', 'name them in "unseen"', '    car\n'
+    out = verdict(world, *says, kinds=['train: classes'])
+    assert out.splitlines()[-1].startswith('1 problem (train: classes)')
+    verdict(world, options=['--subset'])                                       # a part on purpose
+    verdict(world, options=['--split', 'val'])                                 # to score needs no pixel of every class
+    described(world, unseen=['cow', 'car'])                                    # what the remedy says
+    verdict(world, 'classes without a pixel: car *, cow *')
+
+
+@pytest.mark.parametrize('text', [dict(ignore=[0, 1, 2]), dict(map={'0': None, '1': None, '2': None}),
+                                  dict(reduce_zero_label=True, ignore=[1, 2])])
+def test_all_classes_without_a_pixel(world, text):
+    described(world, **text)
+    says = 'no pixel of any class. Every label is ignored', '4 of 4 classes in 6 masks'
+    verdict(world, *says, kinds=['train: void', 'val: void'])
+
+
+@pytest.mark.parametrize('k', [2, 3])
+def test_masks_of_0_and_255(world, k):
+    for split, n in dict(train=6, val=3).items():
+        for i in range(n): mask(world/f'masks/{split}/{i}.png', [0, 255])
+    described(world, names=NAMES[:k], unseen=NAMES[2:k])
+    verdict(world, '"map": {"0": 0, "255": 1}', '"ignore": 255', kinds=['train: binary', 'val: binary', 'train: classes'])
+    with pytest.raises(InputError, match='0 and 255'): load_dataset('folder', world)
+    described(world, names=NAMES[:k], unseen=NAMES[2:k], map={'0': 0, '255': 1})  # the line that it says
+    verdict(world)
+    assert load_dataset('folder', world)[0]['labels'].unique().tolist() == [0, 1]
+    described(world, names=NAMES[:k], unseen=NAMES[2:k], ignore=255)           # and the other one: half of each picture is void
+    verdict(world, 'seen classes without a pixel', kinds=['train: classes'])
+
+
+@pytest.mark.parametrize('word', ['valid', 'Validation', 'dev'])
+def test_a_split_under_another_name(world, word):
+    for kind in ('images', 'masks'): (world/kind/'val').rename(world/kind/word)
+    verdict(world, f'Rename images/{word}, and what belongs to it, to val', f'--split {word}', kinds=[f'images/{word}: split'])
+    verdict(world, f'3 pictures in {word}', options=['--split', f'train,{word}'])
+    for kind in ('images', 'masks'): (world/kind/word).rename(world/kind/'val')
+    verdict(world, '3 pictures in val')
+
+
+def test_a_list_under_another_name(world):
+    lines(world/'train.txt', range(6))
+    lines(world/'valid.txt', range(3))
+    for kind in ('images', 'masks'): shutil.rmtree(world/kind/'val')
+    verdict(world, 'Rename valid.txt', kinds=['valid.txt: split'])
+    (world/'valid.txt').rename(world/'notes.txt')
+    verdict(world)
+
+
+@pytest.mark.parametrize('make, says', [
+    (lambda r: shutil.rmtree(r/'images'), 'should hold pictures in images/train, got no such folder'),
+    (lambda r: [(r/'images'/s).rename(r/'images'/t) for s, t in (('train', 'Train'), ('val', 'valid'))], 'Rename images/Train'),
+    (lambda r: [(r/'images'/s).rename(r/'images'/s[::-1]) for s in ('train', 'val')], 'There is images/lav, images/niart'),
+    (lambda r: [shutil.move(p, r/'images') for p in (r/'images/train').iterdir()] + [shutil.rmtree(r/'images/train'),
+                shutil.rmtree(r/'images/val')], 'should hold pictures in images/train')])
+def test_nothing_found_at_all(world, make, says):
+    make(world)
+    code, out, err = shell('folder', world)
+    assert code == 1 and out == '' and err.startswith('nothing found: ') and says in err, (out, err)
+
+
+def test_another_data_set_is_nothing_found(world):
+    for name, says in dict(voc12='JPEGImages', ade150='images/training', camvid='pictures in train').items():
+        code, out, err = shell(name, world)
+        assert code == 1 and says in err and 'Traceback' not in err, err
+
+
+def test_folders_without_a_picture(world):
+    for p in (world/'images/train').iterdir(): p.rename(p.with_suffix('.heic'))
+    verdict(world, 'no picture at all', 'left out: 6 in a format that is not read (train/0.heic, train/1.heic, ...)',
+            'Convert them', kinds=['train: empty', 'train: format'])
+    with pytest.raises(InputError, match='at least one picture, got none .left out: 6 in a format'): load_dataset('folder', world)
+    shutil.rmtree(world/'images/train')
+    (world/'images/train').mkdir()
+    verdict(world, 'no picture at all', kinds=['train: empty'])
+
+
+def test_what_was_left_out_is_said(world):
+    for name in ('._0.jpg', '.ipynb_checkpoints/0-checkpoint.jpg'): picture(world/'images/train'/name)
+    (world/'images/train/readme.txt').write_text('x', encoding='utf-8')
+    mask(world/'masks/train/99.png', [0])
+    verdict(world, 'left out: 2 hidden (train/._0.jpg, train/.ipynb_checkpoints/)',
+            '1 without the ending of a picture (train/readme.txt); 1 masks without a picture (train/99.png)')
+
+
+def test_pictures_that_leave_something_open(world):
+    "Orientation, alpha and depth are told, with the side that the mask fits"
+    exif = Image.Exif()
+    exif[0x112] = 6
+    photo = Image.open(world/'images/train/0.jpg')
+    photo.save(world/'images/train/0.jpg', exif=exif)
+    mask(world/'masks/train/0.png', [0, 1, 2], size=(20, 30))
+    photo.convert('RGBA').save(world/'images/train/1.png')
+    (world/'images/train/1.jpg').unlink()
+    Image.fromarray((np.indices((20, 30)).sum(0) * 1300).astype(np.uint16)).save(world/'images/train/2.png')
+    (world/'images/train/2.jpg').unlink()
+    verdict(world, '1 marked as turned (EXIF orientation 6)', '1 of these, read upright to fit the mask', '1 with an alpha band',
+            '1 of 16 bits a channel')
+    mask(world/'masks/train/0.png', [0, 1, 2])                                 # drawn on the pixels as they lie
+    verdict(world, '"orientation": "stored"', 'EXIF orientation 6', kinds=['train: size'])
+    described(world, orientation='stored')
+    verdict(world, '1 of these, read as stored to fit the mask')
+    Image.fromarray((np.indices((20, 30)).sum(0) * 80).astype(np.uint16)).save(world/'images/train/2.png')
+    verdict(world, 'nearly black', '"depth": 12', kinds=['train: image'])
+    described(world, orientation='stored', depth=12)
+    verdict(world)
+
+
+def test_signs_of_accidents(world):
+    "Masks whose numbers mean something else: a palette of each file, JPEG, numbers of objects, steps along edges"
+    for i, colors in enumerate([[0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0]]):
+        image = Image.fromarray(np.tile(np.repeat(np.uint8([0, 1]), 15), (20, 1)))
+        image.putpalette(colors)
+        image.save(world/f'masks/train/{i}.png')
+    says = 'palettes that contradict each other', 'A tool has made a palette for each file'
+    out = verdict(world, *says, kinds=['train: palette'])
+    assert '1 PNG P of' in out or '2 PNG P of' in out
+    Image.open(world/'masks/train/1.png').convert('RGB').save(world/'masks/train/1.png', format='JPEG')
+    verdict(world, 'JPEG content', kinds=['train: mask'])
+    Image.fromarray(np.full((20, 30), 26001, np.uint16)).save(world/'masks/train/1.png')
+    verdict(world, 'count objects (an instance mask)', kinds=['train: value'])
+    mask(world/'masks/train/1.png', [0, 4])
+    verdict(world, '"ignore": 4', kinds=['train: value'])
 
 
 def test_every_problem_has_words():

@@ -50,7 +50,7 @@ def browser():
 
 @contextlib.contextmanager
 def serving(argv, path, log, **env):
-    "A server on a free port of this machine, and its address; ended by its id"
+    "A server on a free port of this machine, and its address, or the one with a token that it tells; ended by its id"
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -65,7 +65,8 @@ def serving(argv, path, log, **env):
             with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), timeout=1):
                 break
             time.sleep(.2)
-        yield url
+        told = re.search(rf'http://localhost:{port}(/[?]token=\w+)', log.read_text(encoding='utf-8'))
+        yield f'http://127.0.0.1:{port}{told[1]}' if told else url
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)  # the group: kernels die with their server

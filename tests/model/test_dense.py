@@ -35,7 +35,8 @@ def published(shared):
 def tower(meta, weights):
     from open_clip.transformer import QuickGELU, VisionTransformer
     visual = VisionTransformer(image_size=meta['image_size'], patch_size=meta['patch'], width=meta['width'],
-                               layers=meta['layers'], heads=meta['heads'], mlp_ratio=4., output_dim=meta['embed_dim'], act_layer=QuickGELU)
+                               layers=meta['layers'], heads=meta['heads'], mlp_ratio=4.,
+                               output_dim=meta['embed_dim'], act_layer=QuickGELU)
     assert not visual.load_state_dict({k.removeprefix('visual.'): v for k, v in weights.items()}, strict=False).missing_keys
     return visual.eval()
 

@@ -75,8 +75,8 @@ of('model/otseg', f'{PARITY}test_logits')(
     'corners aligned in the enlargement', "size=self.size, mode='bilinear', align_corners=False",
     "size=self.size, mode='bilinear', align_corners=True", 'masks shifted by up to half a token')
 of('model/clip', f'{PARITY}test_encoder')(
-    'corners aligned in the position embedding', 'F.interpolate(spatial, mode=mode, align_corners=False,',
-    'F.interpolate(spatial, mode=mode, align_corners=True,', 'other tokens at other sizes')
+    'corners aligned in the position embedding', "mode=mode, align_corners=False, **how)",
+    "mode=mode, align_corners=True, **how)", 'other tokens at other sizes')
 of('model/clip', f'{PARITY}test_encoder', f'{M}test_visual_prompts_are_replaced_and_leave')(
     'visual prompts pile up', 'prompts.expand(len(x), -1, -1), x[:, -m:]]', 'prompts.expand(len(x), -1, -1), x[:, 1:]]',
     'published checkpoints give other tokens')
@@ -110,15 +110,23 @@ of('model/checkpoint', f'{M}test_the_published_model_is_asked_in_the_words_of_op
     'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None',
     'classes of a text tower that is not there')
 of('model/clip', f'{M}test_weights_are_known_by_their_content', f'{M}test_the_text_cache_tells_weights_apart')(
-    'weights known by name', "if kind in ('packaged', 'file') and path.is_file():",
-    "if kind == 'packaged' and path.is_file():",
+    'weights known by name', "if kind in ('packaged', 'file') and path.is_file(): return", 'if False: return',
     'embeddings of an earlier file of this name')
 of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
     'text cache without the weights', "tokenizer, weights_id(clip, weights), texts]", 'tokenizer, texts]',
     'embeddings of other weights')
-of('model/clip', f'{M}test_the_text_cache_tells_words_apart')(
-    'text cache without the words', "[cfg['model_cfg'], tokenizer, weights_id(", "[cfg['model_cfg'], weights_id(",
+X = 'model/test_text.py::'
+of('model/clip', f'{X}test_the_cache_tells_tokenizers_apart')(
+    'text cache without the words', "cfg['model_cfg'], tokenizer, weights_id", "cfg['model_cfg'], weights_id",
     'embeddings of other words')
+of('model/clip', f'{X}test_a_file_called_random_is_a_file')(
+    'a file called random is a random start', "re.fullmatch('random(:[0-9]+)?', name)", "name.startswith('random')",
+    'a random start in the place of weights')
+of('model/clip', f'{X}test_a_vocabulary_names_its_classes')(
+    'classes of the same tokens pass', 'check(other is name,', 'check(True,', 'every pixel to the first of two classes')
+of('model/clip', f'{X}test_what_is_cut_is_named')(
+    'a prompt that just fits counts as cut', '(longer[:, length] != padding)', '(longer[:, length] == padding)',
+    'a warning about what is read whole')
 of('model/clip', f'{M}test_weights_of_openai_run_with_quickgelu')(
     'no QuickGELU check by tag', "if weights == 'openai' or scripted:", 'if scripted:', 'plausible, worse features')
 
@@ -129,8 +137,8 @@ of('data/pictures', f'{D}test_red_is_the_first_channel')(
     'pictures read as BGR', 'return np.array(rgb)', 'return np.array(rgb)[..., ::-1].copy()', 'colours that CLIP never saw')
 of('data/pictures', f'{D}test_red_is_the_first_channel')(
     'pictures read as BGR in training',
-    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)))',
-    'tv_tensors.Image(F.to_image(picture_pixels(Path(path), orientation=orientation, alpha=alpha, depth=depth)).flip(0))',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())',
+    'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).flip(0).contiguous())',
     'training and prediction see other pictures')
 of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
     'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
@@ -172,7 +180,7 @@ of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
     'a start that is not loaded', 'model.load_state_dict(given.model.state_dict())', 'pass',
     'a transductive run from scratch, without a word')
 of('train/trainer', f'{R}test_the_best_weights_are_those_of_the_best_hiou')(
-    'best by mIoU', "('hiou', scores.hiou)", "('hiou', scores.miou)", 'weights that forget the unseen classes')
+    'best by mIoU', "('hiou', scores.hiou) if", "('hiou', scores.miou) if", 'weights that forget the unseen classes')
 of('train/run', f'{R}test_a_run_that_goes_on_knows_the_best_score')(
     'best score forgotten', "self.best = max((float(r['best']) for r in earlier), default=float('-inf'))",
     "self.best = float('-inf')",
@@ -191,3 +199,49 @@ of('predict/segmenter', f'{Q}test_the_background_is_no_class_text')(
     'background among the class text', 'return self.text[:len(self.vocab) - self.background]',
     'return self.text[:len(self.vocab)]',
     'prompt maps of the background')
+of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
+    'prompt maps of the background, too', 'WholePicture(self.model, x[None], question.class_text,',
+    'WholePicture(self.model, x[None], question.text,',
+    'maps of words that nobody asked for')
+of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
+    'prompt maps of the background in one window', '[m[:len(question.class_text)] for m in', '[m for m in', 'the same')
+
+
+# study
+S = 'study/test_choices.py::'
+of('study/runs', f'{S}test_the_penalty_is_chosen_on_val')(
+    'penalty chosen on test', 'rows = score_rows(sweep(result.model, val, text,',
+    'rows = score_rows(sweep(result.model, test, text,',
+    'scores that chose themselves')
+of('study/runs', f'{S}test_the_penalty_is_chosen_on_val')(
+    'every penalty scored on test', 'text, vocab, choose_penalty(rows)), *groups, classes=True)',
+    'text, vocab, options), *groups, classes=True)',
+    'a table to choose from')
+of('study/runs', f'{S}test_unseen_classes_are_the_same_for_every_variant')(
+    'unseen group grows as seen classes go', "groups = vocab.seen, load_vocab('toy').unseen",
+    'groups = vocab.seen, vocab.unseen',
+    'variants that are compared by different classes')
+
+
+# explore
+X = 'explore/test_stale.py::test_nothing_is_stale'
+of('explore/probe', X)('stale answer', "_last('answer', (self.version, options),", "_last('answer', (options,),",
+'maps of an earlier picture')
+of('explore/probe', X)('stale paths', "_last('paths', (self.version, options, name),", "_last('paths', (options, name),",
+'the same')
+of('explore/probe', X)('paths of another class', "_last('paths', (self.version, options, name),",
+"_last('paths', (self.version, options),",
+                       'maps of an earlier class')
+of('explore/probe', X)('paths of other options', "_last('paths', (self.version, options, name),",
+"_last('paths', (self.version, name),",
+                       'plans of an earlier temperature')
+of('explore/probe', X)('stale probabilities', "_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
+                       "_last('probs', (options, tuple(size), blend, seen_penalty),", 'scores of an earlier picture')
+of('explore/probe', X)('probabilities of another blend',
+"_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
+                       "_last('probs', (self.version, options, tuple(size), seen_penalty),", 'a handle without effect')
+of('explore/probe', X)('stale labels', 'key = self.version, options, tuple(size), blend, seen_penalty',
+                       'key = options, tuple(size), blend, seen_penalty', 'labels of an earlier picture')
+of('explore/probe', X)('labels of another penalty', 'key = self.version, options, tuple(size), blend, seen_penalty',
+                       'key = self.version, options, tuple(size), blend', 'a handle without effect')
+of('explore/probe', X)('stale head', "_last('head', options,", "_last('head', None,", 'a handle without effect')

@@ -1,10 +1,12 @@
 "What a question means: which classes had labels in training, and which rows of text are classes"
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from given.shell import NAMES, TINY
+from otseg.core import InputError
 from otseg.model.checkpoint import save_checkpoint
 from otseg.model.otseg import OTSeg
 from otseg.model.vocab import vocab_of
@@ -41,3 +43,13 @@ def test_the_background_is_no_class_text(tmp_path, background, rows):
     assert len(question.text) == rows and question.class_text.shape == (2, *plain.text.shape[1:])
     torch.testing.assert_close(question.class_text, plain.text)
     assert question.vocab.names == ('cat', 'water', *['background'] * (background is not None))
+
+
+@pytest.mark.parametrize('background', ['road', .5])
+def test_the_background_has_no_prompt_maps(tmp_path, background):
+    "Prompt maps of the classes alone, the same as without it; it has none of its own"
+    asked, picture = segmenter(tmp_path/'model'), np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    plain, with_it = asked.predict(picture, ['cat', 'water']), asked.predict(picture, ['cat', 'water'], background=background)
+    assert [*with_it.classes] == ['cat', 'water', 'background'] and with_it.prompt_maps.shape[0] == 2
+    torch.testing.assert_close(with_it.prompt_maps, plain.prompt_maps)
+    with pytest.raises(InputError, match='background'): with_it.prompt_map_layers('background')
