@@ -83,7 +83,7 @@ def find_pictures(
 def _in_folder(folder: Path, without: Path | None) -> Pictures:
     "The pictures of a folder"
     endings, found = picture_endings(), walk_files(folder, picture_endings(), without=without)
-    broken = {n: folder/n for n in found.left.get('broken', ()) if Path(n).suffix.lower() in endings}  # told when it is their turn
+    broken = {n: folder/n for n in found.left.get('broken', ()) if Path(n).suffix.lower() in endings}  # told in their turn
     taken = dict(sorted((found.taken | broken).items()))
     others = Counter(Path(n).suffix.lower() or 'none' for why in ('format', 'other') for n in found.left.get(why, ()))
     others = dict(sorted(others.items(), key=lambda kv: (-kv[1], kv[0])))
