@@ -94,7 +94,7 @@ def walk_files(
     "Every file with one of the endings, in folders that are linked in too, each folder once"
     folder, suffixes = Path(folder), picture_suffixes() if suffixes is None else tuple(suffixes)
     real = lambda path: os.path.normcase(os.path.realpath(path))
-    taken, left, visited = {}, {why: [] for why in LEFT}, {real(without)} if without is not None else set()
+    taken, left, visited = {}, {why: [] for why in LEFT}, set() if without is None else {real(without)} - {real(folder)}
     folders, links = [('', folder)], []
     while folders or links:
         prefix, path = folders.pop(0) if folders else links.pop(0)  # links last: a folder counts by its own name
