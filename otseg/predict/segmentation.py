@@ -56,8 +56,8 @@ def present(
     labels: Int[np.ndarray, "H W"],  # Class of each pixel
 ) -> tuple[list[int], Int[np.ndarray, "H W"]]:
     "Classes that occur, in order, and the labels as places among them"
-    classes = np.flatnonzero(np.bincount(labels.ravel()))
-    place = np.zeros(classes[-1] + 1, dtype=np.int64)
+    classes = np.flatnonzero(sum(np.bincount(rows.ravel(), minlength=labels.max() + 1) for rows in np.array_split(labels, 16)))
+    place = np.zeros(classes[-1] + 1, dtype=labels.dtype)
     place[classes] = range(len(classes))
     return classes.tolist(), place[labels]
 
@@ -411,7 +411,7 @@ _DRAWING = threading.Lock()  # the style of figures is one for all threads
 def _draw(s: Segmentation, kind: str, path: Path, prompts_of: str | None) -> None:
     "A result for the eye"
     if kind == 'overlay':
-        with atomic_path(path) as tmp: s.overlay().save(tmp, format='PNG')
+        with atomic_path(path) as tmp: s.overlay().save(tmp, format='PNG', compress_level=3)
     else:
         with _DRAWING: save_figure(s.show_prompts(prompts_of), path)
 
