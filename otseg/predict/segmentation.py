@@ -70,8 +70,10 @@ def overlay_image(
     "The picture under the colours of the classes"
     classes, places = present(labels)
     colours = [vocab.palette[i] for i in classes]
-    parts = [overlay(image[i:i + rows], places[i:i + rows], colours) for i in range(0, len(image), rows)]
-    return Image.fromarray(np.concatenate(parts))
+    drawn = Image.new('RGB', image.shape[1::-1])
+    for i in range(0, len(image), rows):
+        drawn.paste(Image.fromarray(overlay(image[i:i + rows], places[i:i + rows], colours)), (0, i))
+    return drawn
 
 # %% ../../nbs/07_predict/00_segmentation.ipynb #c0105e02
 def shrink(
