@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastcore.script import call_parse
 
-from ..core import check_fresh, command, write_json
+from ..core import check_fresh, command, say, write_json
 from ..data.check import NothingFound, check_dataset, misnamed_text, split_text
 
 # %% ../../nbs/10_commands/02_data.ipynb #99a9250c
@@ -34,17 +34,17 @@ def prepare(
     splits = [s.strip() for s in split.split(',')] if split else None
     try: report = check_dataset(name, Path(root), splits, full=full, subset=subset, jobs=jobs, progress=True)
     except NothingFound as e:
-        print(f'nothing found: {e}', file=sys.stderr)
+        say(f'nothing found: {e}', file=sys.stderr)
         raise SystemExit(1) from None
-    print(f'{name} in {root}\n\n{report.table()}\n\nShares of the labelled pixels; of "no class", of all. * unseen\n')
-    for s in report.splits: print(split_text(s, report.vocab) + '\n')
-    if report.absent: print(f'not there: {", ".join(report.absent)}\n')
-    if report.unread: print(f'not looked at: {", ".join(report.unread)} (pass --split to look)\n')
-    for where, s in report.misnamed.items(): print(misnamed_text(where, s) + '\n')
-    if output: print('report:', write_json(Path(output), report.to_dict()))
+    say(f'{name} in {root}\n\n{report.table()}\n\nShares of the labelled pixels; of "no class", of all. * unseen\n')
+    for s in report.splits: say(split_text(s, report.vocab) + '\n')
+    if report.absent: say(f'not there: {", ".join(report.absent)}\n')
+    if report.unread: say(f'not looked at: {", ".join(report.unread)} (pass --split to look)\n')
+    for where, s in report.misnamed.items(): say(misnamed_text(where, s) + '\n')
+    if output: say('report:', write_json(Path(output), report.to_dict()))
     found = ', '.join(f'{s.names:,} pictures in {s.split}' for s in report.splits)
-    if not report.problems: return print(f'nothing wrong: {name}, {found}')
+    if not report.problems: return say(f'nothing wrong: {name}, {found}')
     kinds = [f'{s.split}: {kind}' for s in report.splits for kind in s.problems]
     kinds += [f'{where}: split' for where in report.misnamed]
-    print(f'{report.problems} problem{"s" * (report.problems > 1)} ({", ".join(kinds)}): {name}, {found}')
+    say(f'{report.problems} problem{"s" * (report.problems > 1)} ({", ".join(kinds)}): {name}, {found}')
     raise SystemExit(1)

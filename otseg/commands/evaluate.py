@@ -152,7 +152,7 @@ def check_split(
     with naming(folder/'config.json', 'say what the checkpoint was trained on'):
         changes = identity_changes({k: known[k] for k in ('pictures', 'digest') if k in known}, now)
     check(not changes, f'{checkpoint} should be scored on the pictures of its run ({now["split"]})', '; '.join(changes),
-          'Pass --other_pictures if others are meant.')
+          'Pass --other-pictures if others are meant.')
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #96ad7526
 def trained_case(

@@ -340,7 +340,8 @@ def find_misnamed(
         if (table := find_table(root, layout, 'none')) and table.stem != 'none':
             places |= {f'{table.name}: {s}': s for s in dict.fromkeys(r.get('split', '') for r in read_rows(table, 'none')) if s}
     absent = [s for s in SPLITS if s not in chosen]
-    misnamed = {where: s for where, word in places.items() for s in absent if same_split(layout.split_name(s), word)}
+    is_of = lambda word, s: same_split(called := layout.split_name(s), word) or s == word != called
+    misnamed = {where: s for where, word in places.items() for s in absent if is_of(word, s)}
     known = {layout.split_name(s) for s in SPLITS}
     return misnamed, [f for f in folders if f not in misnamed and f.split('/')[-1] not in known]
 

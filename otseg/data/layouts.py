@@ -377,13 +377,18 @@ class Entry(NamedTuple):
 
 def _clean(path: str) -> str: return posixpath.normpath(path.strip().strip('"').replace('\\', '/')).lstrip('/')
 
+def _cuts(line: str) -> list:
+    "Where a line may end a picture and begin something else"
+    pictures = picture_suffixes()
+    return [m for m in re.finditer(r'[\s,;]+', line.strip(' ,;')) if ending(line[:m.start()].rstrip('"'), pictures)]
+
 def read_entries(
     path: Path,  # A list
 ) -> list[Entry]:
     "The pictures of a list, with their masks where it names them"
-    pictures, masks, entries = picture_suffixes(), (*picture_suffixes(), '.mat', '.npy'), []
+    masks, entries = (*picture_suffixes(), '.mat', '.npy'), []
     for line in read_lines(path):
-        cuts = [m for m in re.finditer(r'[\s,;]+', line.strip(' ,;')) if ending(line[:m.start()].rstrip('"'), pictures)]
+        cuts = _cuts(line)
         if not cuts: entries.append(Entry(_clean(line)))
         elif len(cuts) > 1 or not ending(line.rstrip('"'), masks): entries.append(Entry('', '', _clean(line)))
         else: entries.append(Entry(_clean(line[:cuts[0].start()]), _clean(line[cuts[0].end():]), _clean(line)))
@@ -427,9 +432,11 @@ def other_splits(
 ) -> list[str]:
     "Folders, relative to the root, where those of a split would be: images/valid, ..."
     parents = [Path(root)/b/i.split('{split}')[0] for b in layout.base for i in layout.images if i.endswith('{split}')]
-    parents = [p for p in dict.fromkeys(parents) if p.is_dir() and p != Path(root)]
-    return sorted(p.relative_to(root).as_posix() for parent in parents for p in parent.iterdir()
-                  if p.is_dir() and not p.name.startswith('.') and p.name.lower() not in JUNK)
+    folders = [p for parent in dict.fromkeys(parents) if parent.is_dir() for p in parent.iterdir() if p.is_dir()]
+    words = {word for group in SPLIT_WORDS.values() for word in group}
+    plain = lambda p: not p.name.startswith('.') and p.name.lower() not in JUNK
+    return sorted(p.relative_to(root).as_posix() for p in folders
+                  if plain(p) and (p.parent != Path(root) or p.name.casefold() in words))  # the root holds other folders, too
 
 def find_pictures(
     root: Path,      # Folder of the data set, or a parent
@@ -467,6 +474,11 @@ def find_lists(
           f'Check the split, {split!r}.')
     return [], []
 
+def _below(text: str, images: Path) -> list[str]:
+    "What a path may be called in the folder of pictures"
+    parts = text.split('/')
+    return [text] + ['/'.join(parts[i:]) for i in range(1, len(parts)) if parts[i - 1] == images.name]
+
 def find_picture(
     text: str,                            # As in `Entry.image`
     images: Path,                         # Folder of pictures
@@ -474,8 +486,7 @@ def find_picture(
     places: Sequence[Path],               # Folders that a path may be relative to
 ) -> tuple[str, Path | None]:
     "Key and file of a picture that a list names; without a file, the key that was looked for"
-    suffix, parts = ending(text, picture_suffixes()), text.split('/')
-    below = [text] + ['/'.join(parts[i:]) for i in range(1, len(parts)) if parts[i - 1] == images.name]
+    suffix, below = ending(text, picture_suffixes()), _below(text, images)
     for name in below:
         for key in dict.fromkeys((unicodedata.normalize('NFC', name), file_key(name, (suffix.lower(),)))):
             if key in files: return key, one_file(files, key, suffix.lower())
@@ -681,6 +692,8 @@ def missing_remedy(
     if known and kind == 'masks':
         return (f'There are masks that no picture uses, such as {known[0]}. Give a mask the name of its picture, '
                 'or name the pairs in a table with the columns image,mask.')
+    word = next((w for w in re.split(r'[\s,;]+', first)[:1] if w != first and any(ends(n, w) for n in known)), '')
+    if word: return f'There is {word!r}. A list holds one name per line: leave further columns out of {list_name}.'
     if known and list_name: return f'The folder holds others, such as {known[0]}. Correct the names in {list_name}.'
     if list_name: return f'Unpack the {kind} again, or take the names off the list.'
     return f'Add the {kind}, or remove the pictures that have none.'
@@ -699,14 +712,11 @@ def list_split(
     files = by_key(survey, picture_suffixes())
     def entries(path):
         for e in read_entries(path):
-            find = lambda text: find_picture(text, images, files, [*places, path.parent])
-            key, image = find(e.line or e.image)
-            if e.line and image is not None: e = Entry(e.line)
-            elif e.line:
-                check(e.image, f'{path} should name one picture per line, or a picture and its mask', repr(e.line),
-                      'Leave further columns out, or write a table with the columns image,mask.')
-                key, image = find(e.image)
-            yield e, key, image
+            whole = [n for n in _below(e.line, images) if _cuts(n) and file_key(n, picture_suffixes()) in files]
+            if whole: e = Entry(whole[0])  # one file, whose name looks like two
+            check(e.image, f'{path} should name one picture per line, or a picture and its mask', repr(e.line),
+                  'Leave further columns out, or write a table with the columns image,mask.')
+            yield e, *find_picture(e.image, images, files, [*places, path.parent])
     if add:
         without = {key for path in drop for _, key, _ in entries(path)}
         rows = [row for path in add for row in entries(path) if row[1] not in without]

@@ -91,6 +91,7 @@ def exif_orientation(
     image: PILImage.Image,  # Opened; a TIFF not yet decoded. A PNG is decoded for it: the mark may stand at its end
 ) -> int:
     "1..8"
+    if image.format == 'PNG': decode(image, getattr(image, 'filename', '') or 'the picture')  # once: Pillow tells of damage once
     try: value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError: raise
     except Exception: return 1  # a foreign or damaged EXIF block can raise almost anything

@@ -255,8 +255,8 @@ def _choose_class(self: Explorer):
 def _upload(self: Explorer):
     for file in self.handles.upload.value:
         try: picture = load_photograph(Image.open(io.BytesIO(file['content'])))
-        except InputError: raise
-        except Exception as e:
+        except InputError as e: raise InputError(f'{file["name"]}: {e}') from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # of Pillow, which opens it
             raise InputError(f'{file["name"]} should be a whole picture, got one that does not decode ({e}).') from None
         self.pictures[file['name']] = picture
         self._set(picture=dict(options=[*self.pictures], value=file['name']), upload=())

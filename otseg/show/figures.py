@@ -26,6 +26,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..core import IGNORE, atomic_path, check, unknown_name
+from ..evaluate.metrics import prompt_diversity
 from .charts import FAINT, INK, SCORES, UNSEEN, StyledFigure, as_array, panel, plain, styled, unseen_indices
 
 # %% ../../nbs/05_show/01_figures.ipynb #6eade494
@@ -330,7 +331,6 @@ def plot_demo(
 # %% ../../nbs/05_show/01_figures.ipynb #a6b1d6cb
 def _told(maps):
     "Diversity of the maps of a class, in three lines"
-    from otseg.evaluate.metrics import prompt_diversity  # here, since torchmetrics opens pyplot, which no figure needs
     d = prompt_diversity(torch.as_tensor(as_array(maps)))
     named = [('correlation', d.correlation), ('JS distance', d.js_distance), ('overlap', d.overlap)]
     return '\n'.join(f'{name} {"-" if v.isnan() else f"{round(float(v), 2) + 0:.2f}"}' for name, v in named)

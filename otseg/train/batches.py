@@ -12,7 +12,6 @@ import os, signal
 from collections.abc import Callable
 from multiprocessing import active_children
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,6 +20,8 @@ from torchvision import tv_tensors
 
 from ..core import IGNORE, InputError, check
 from ..data.layouts import Item
+from ..data.masks import open_mask
+from ..data.pictures import picture_facts, pixels_of
 from ..data.reading import SegmentationDataset, collate
 from ..evaluate.windows import own_share
 from ..model.vocab import Vocab
@@ -28,7 +29,11 @@ from ..model.vocab import Vocab
 # %% ../../nbs/06_train/01_batches.ipynb #3287decd
 def _as_picture(value, where: str) -> Tensor:
     "(3, H, W) uint8 of a picture from Pillow, NumPy or torch"
-    if isinstance(value, Image.Image): value = np.array(value.convert('RGB'))
+    if isinstance(value, Image.Image):
+        facts = picture_facts(value)
+        check(facts.orientation == 1, f'{where} should be upright', f'EXIF orientation {facts.orientation}',
+              'Apply PIL.ImageOps.exif_transpose to it, and to its mask if that was drawn on the pixels as stored.')
+        value = pixels_of(value, facts, name=where)
     x = torch.as_tensor(value)
     if x.ndim == 2: x = x[None].expand(3, -1, -1)
     if x.ndim == 3 and x.shape[0] != 3 and x.shape[-1] == 3: x = x.movedim(-1, 0)
@@ -42,7 +47,7 @@ def _as_picture(value, where: str) -> Tensor:
 
 def _as_mask(value, size: tuple[int, int], vocab: Vocab, where: str) -> Tensor:
     "(H, W) uint8 of a mask from Pillow, NumPy or torch"
-    x = torch.as_tensor(np.array(value) if isinstance(value, Image.Image) else value)
+    x = torch.as_tensor(open_mask(value).values if isinstance(value, Image.Image) else value)
     check(tuple(x.shape) == size, f'{where} should have the size of its picture, {size}', tuple(x.shape))
     check(not x.is_floating_point() and not x.is_complex(), f'{where} should hold class indices', x.dtype)
     wrong = x[(x < 0) | (x >= len(vocab)) & (x != IGNORE)].unique().tolist()

@@ -6,8 +6,9 @@ Docs: https://otseg.github.io/otseg/06_train/run.html.md"""
 
 # %% auto #0
 __all__ = ['SCORE_COLUMNS', 'CLASS_COLUMNS', 'RUN_FILES', 'CHECKPOINT_FILES', 'read_table', 'StepTable', 'run_tables', 'RunLog',
-           'open_run', 'discard_run', 'check_data', 'NotFinite', 'full_tensors', 'shard_like', 'FullModel', 'Average',
-           'clean_leftovers', 'save_run_checkpoint', 'save_best', 'newest_checkpoint', 'resume_weights', 'resume_state']
+           'open_run', 'discard_run', 'note_damaged', 'check_data', 'NotFinite', 'full_tensors', 'shard_like',
+           'FullModel', 'Average', 'clean_leftovers', 'save_run_checkpoint', 'save_best', 'newest_checkpoint',
+           'resume_weights', 'resume_state']
 
 # %% ../../nbs/06_train/02_run.ipynb #8a21a209
 import copy, csv, json, os, re, shutil, time, warnings
@@ -22,7 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
 from ..core import read_json, sync_folder, write_json
-from ..data.layouts import identity_changes
+from ..data.layouts import data_identity, file_sizes, identity_changes
 from ..model.checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
 from ..model.losses import loss_terms
 from ..model.otseg import OTSeg
@@ -89,7 +90,7 @@ class StepTable:
 SCORE_COLUMNS = ['step', 'miou_seen', 'miou_unseen', 'hiou', 'miou', 'pixel_accuracy', 'best']
 CLASS_COLUMNS = ['step', 'class', 'unseen', 'iou', 'accuracy']
 RUN_FILES = ['recipe.json', 'environment.json', 'data.json', 'log.csv', 'scores.csv', 'classes.csv', 'skipped.json',
-             'nonfinite.json']
+             'nonfinite.json', 'damaged.json']
 
 def run_tables(
     recipe: Recipe,
@@ -179,11 +180,33 @@ def discard_run(
     shutil.rmtree(output/'strips', ignore_errors=True)
     if not any(output.iterdir()): output.rmdir()
 
+# %% ../../nbs/06_train/02_run.ipynb #54686e97
+def note_damaged(
+    output: Path,  # Run folder
+    data,          # Data set
+    why: str,      # Error of a picture, which names its file
+) -> None:
+    "Write down, in damaged.json, the size of a picture that could not be used"
+    damaged = [i for i in getattr(data, 'items', ()) if any(p and str(p) in why for p in (i.image, i.mask))]
+    if not damaged or not Path(output).is_dir(): return
+    path = Path(output)/'damaged.json'
+    write_json(path, dict(file_sizes(damaged)) | (read_json(path, dict) if path.exists() else {}))
+
+def _is_mended(output: Path, data, before: dict) -> bool:
+    "Whether the data would be what they were if the damaged pictures still had the sizes that they had"
+    path = Path(output)/'damaged.json'
+    if not path.exists() or not hasattr(data, 'tables'): return False
+    was = read_json(path, dict)
+    sizes = [(key, was.get(key, size)) for key, size in file_sizes(data.items)]
+    return not identity_changes(before, data_identity(data.name, data.split, data.vocab, data.tables, sizes))
+
+
 # %% ../../nbs/06_train/02_run.ipynb #5fbd4609
 def check_data(
     output: Path,             # Run folder
     checkpoint: Path | None,  # That the run goes on from; None = it begins, with any data
     now: dict,                # Identity of what it is to be trained on (train), and scored on (eval; None = nothing)
+    datasets: dict=None,      # The data sets themselves, likewise: pictures of theirs may have been mended; None = none was
 ) -> None:
     "A run goes on with the data that it was trained and scored on"
     if checkpoint is None: return
@@ -197,6 +220,7 @@ def check_data(
         if not before[part] or not now[part]: continue
         with naming(Path(output)/'data.json', 'say what the run was trained on'):
             changes = identity_changes(before[part], now[part])
+        if changes and _is_mended(output, (datasets or {}).get(part), before[part]): continue
         check(not changes, f'{output} should go on with the data that it was {words} on', '; '.join(changes),
               'Undo this change, or begin a new run in another --output.')
 

@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 
 from ..core import IGNORE, InputError, check, command, read_json, safe_output, say, unknown_name, write_json
 from ..data.layouts import data_identity
-from ..data.reading import load_dataset
+from ..data.check import training_faults
+from ..data.reading import SegmentationDataset, load_dataset
 from ..evaluate.metrics import Scores
 from ..evaluate.windows import evaluate, predict_windows
 from ..model.checkpoint import load_checkpoint
@@ -39,7 +40,7 @@ from .batches import Pictures, StepSampler, as_dataset, collate_pictures, read_b
 from .processes import get_accelerator, held_by_all, is_sharded, joined, start_trackers
 from .recipes import RECIPES, Recipe, describe_options, get_recipe, override
 from .run import SCORE_COLUMNS, Average, FullModel, NotFinite, RunLog, check_data, clean_leftovers, discard_run
-from .run import newest_checkpoint, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
+from .run import newest_checkpoint, note_damaged, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
 from .step import checkpoint_activations, note_skipped, train_step
 
 # %% ../../nbs/06_train/05_trainer.ipynb #46e5fb94
@@ -187,7 +188,8 @@ class Trainer:
         accelerator: Accelerator,
         identities: dict=None,    # Of both, as in `check_data`; None = not kept
     ):
-        self.recipe, self.latest, self.eval_dataset, self.accelerator = recipe, latest, eval_dataset, accelerator
+        self.recipe, self.latest, self.accelerator = recipe, latest, accelerator
+        self.folder, self.dataset, self.eval_dataset = output, dataset, eval_dataset
         self.identities = identities or dict(train=None, eval=None)
         self.start = read_json(latest/'config.json')['info']['step'] if latest else 0
         self.vocab = dataset.vocab.with_(templates=recipe.templates) if recipe.templates else dataset.vocab
@@ -238,12 +240,20 @@ def step(self: Trainer, step: int) -> dict:
         if self.output: self._open()
         start_trackers(self.accelerator, self.recipe.to_dict())
     note_skipped(share, self.skipped, self.recipe, self.output)
+    for batch in share:
+        for why in batch['skipped'].values(): self.note(why)
     terms = train_step(self.accelerator, self.model, self.optimizer, share, self.text, self.recipe, self.vocab, step)
     self._count(terms.pop('masks'), step + 1 - self.start)
     self.average.update()
     if self.log: self.log.write(step, terms)
     if self.accelerator.trackers: self.accelerator.log(terms, step)
     return terms
+
+@patch
+def note(self: Trainer, why: str):
+    "A picture that could not be used, in the process that read it: it may be mended before the run goes on"
+    if self.folder:
+        for data in (self.dataset, self.eval_dataset): note_damaged(self.folder, data, why)
 
 @patch
 def _count(self: Trainer, masks: int, steps: int):
@@ -340,6 +350,16 @@ def _datasets(recipe, data, dataset, eval_dataset, vocab):
     check_classes(recipe, dataset.vocab, eval_dataset and eval_dataset.vocab)
     return dataset, eval_dataset
 
+def _look_at_masks(recipe, dataset, eval_dataset, accelerator):
+    "Refuse masks that teach nothing, and warn of what will be missing; the first process reads, all are told"
+    faults = None
+    if accelerator.is_main_process and isinstance(dataset, SegmentationDataset):
+        classes = range(len(dataset.vocab)) if recipe.setting == 'supervised' else None  # None: the seen ones
+        faults = training_faults(dataset, eval_dataset, classes=classes)
+        for words in faults.warnings: warnings.warn(words, stacklevel=3)
+    errors = gather_object([faults.errors if faults else []])[0]
+    if errors: raise InputError(errors[0])
+
 
 # %% ../../nbs/06_train/05_trainer.ipynb #ae07547f
 def _describe(run: Trainer, dataset, eval_dataset) -> None:
@@ -364,6 +384,7 @@ def _train(run: Trainer, progress: bool, discard: Path | None) -> list[float]:
             if scores and progress: bar.write(f'step {step + 1}: {scores}')
     except InputError as e:
         if isinstance(e, NotFinite): run.give_up(e)
+        run.note(str(e))
         if run.log and discard: discard_run(discard)
         raise
     finally: run.close()
@@ -393,7 +414,8 @@ def fit(
         latest = newest_checkpoint(output) if output and open_run(output, recipe, resume) else None
         dataset, eval_dataset = _datasets(recipe, data, dataset, eval_dataset, vocab)
         identities = dict(train=_identity(dataset), eval=eval_dataset and _identity(eval_dataset)) if output else None
-        if output: check_data(output, latest, identities)
+        if output: check_data(output, latest, identities, dict(train=dataset, eval=eval_dataset))
+        _look_at_masks(recipe, dataset, eval_dataset, accelerator)
         run = Trainer(recipe, output, latest, dataset, eval_dataset, accelerator, identities)
         if progress and accelerator.is_main_process: _describe(run, dataset, eval_dataset)
         losses = _train(run, progress and accelerator.is_main_process, None if resume else output)

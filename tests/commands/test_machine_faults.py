@@ -70,7 +70,8 @@ def test_a_disk_that_fills_while_a_run_writes(world, broken, inside):
     from given.shell import weights
     broken(errno.ENOSPC, f'.{inside}.')
     code, out, err = shell(*start())
-    assert code == 2 and 'there should be room for' in err.splitlines()[-1] and f'/{inside}.' in err.splitlines()[-1] and '.otseg_' not in err, err
+    last = err.splitlines()[-1]
+    assert code == 2 and 'there should be room for' in last and f'/{inside}.' in last and '.otseg_' not in last, err
     assert not {LOCK, HOLDER} & {Path(p).name for p in tree('.')}
     _broken.clear()
     code, out, err = shell(*start('--resume'))

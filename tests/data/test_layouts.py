@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from given.layouts import lines, mask, picture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL import Image as PILImage
@@ -150,6 +150,7 @@ keys = st.text(st.characters(exclude_categories=['Cs', 'Cc']), min_size=1, max_s
 pictures = st.dictionaries(keys.map(lambda k: unicodedata.normalize('NFC', k)), st.integers(0, 10**9), min_size=1, max_size=6)
 
 
+@settings(deadline=None, max_examples=50)
 @given(pictures, pictures, st.randoms())
 def test_identities_are_equal_for_equal_pictures_alone(one, other, random):
     street = Vocab('street', NAMES)
@@ -161,6 +162,7 @@ def test_identities_are_equal_for_equal_pictures_alone(one, other, random):
     assert (identity_changes(identity(one.items()), identity(other.items())) == []) == (one == other)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.booleans(), st.dictionaries(st.integers(0, 255), st.sampled_from([0, 1, 2, 3, IGNORE]), max_size=5))
 def test_rules_are_compared_by_what_they_mean(reduce, table):
     "Two kinds of masks have one identity exactly where every value means the same"
@@ -306,6 +308,7 @@ names = st.lists(st.text('abäß01-_', min_size=1, max_size=3).map(str.casefold)
 endings = st.sampled_from(['.jpg', '.JPG', '.Png', '.jfif', '.gif', '.txt', '.heic', ''])
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(names, endings, min_size=1, max_size=8),
        st.sets(st.sampled_from(['.', '._', '.ipynb_checkpoints/', '']), max_size=3))
 def test_the_walker_takes_what_a_list_by_hand_would(files, hidden):
@@ -407,6 +410,25 @@ def test_a_mask_that_a_list_names_and_that_is_not_there(world):
     with pytest.raises(InputError, match='a picture and its mask'): taken(world)
 
 
+@pytest.mark.parametrize('gap', [' ', ',', ';'])
+def test_pairs_are_not_taken_for_one_file(world, gap):
+    "Pictures and masks with the same endings, names and folders' names"
+    for name in 'pq': pair(world, name, [0], end='.png')
+    lines(world/'train.txt', [f'images/train/q.png{gap}masks/train/p.png', f'images/train/p.png{gap}masks/train/q.png'])
+    assert [(i.key, i.mask.name) for i in load_dataset('folder', world).items] == [('q', 'p.png'), ('p', 'q.png')]
+    pair(world, f'q.png{gap}p', [1], end='.png')                               # a file that is called so goes first
+    lines(world/'train.txt', [f'q.png{gap}p.png', f'images/train/q.png{gap}p.png'])
+    data = load_dataset('folder', world)
+    assert [i.key for i in data.items] == [f'q.png{gap}p'] * 2 and values(data[0]) == [1]
+
+
+@pytest.mark.parametrize('line', ['a 1', 'a -1', 'a,0', 'a b', 'a\tb'])
+def test_columns_that_are_no_mask(world, line):
+    "As in the lists of VOC for one class, or pairs without endings"
+    lines(world/'train.txt', [line])
+    with pytest.raises(InputError, match="There is 'a'. A list holds one name per line: leave further"): taken(world)
+
+
 def test_a_named_mask_of_unknown_meaning(tmp_path):
     "COCO-Stuff has masks of two meanings: one that lies elsewhere may be either"
     picture(tmp_path/'JPEGImages/a.jpg')
@@ -425,6 +447,7 @@ STYLES = ['{}', '{}.jpg', '{}.JPG', './{}', '/{}.jpg', 'images/train/{}.jpg', 'X
 row = st.tuples(st.sampled_from(['a', 'b', 'day/a', 'day/c d', 'e.jpg (1)']), st.sampled_from(STYLES), st.booleans())
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(row, min_size=1, max_size=6),
        st.sampled_from(['\n', '\r\n', '\r', '\n \n']), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
 def test_any_list_names_the_same_pictures(tree_of_four, rows, end, encoding):
@@ -499,8 +522,8 @@ def test_unpack_again_only_where_that_is_the_remedy(world):
 
 @pytest.mark.parametrize('word', ['valid', 'validation', 'Val', 'VAL', 'dev', 'Validation'])
 def test_a_split_under_another_name(world, word):
-    for kind in ('images', 'masks'): (world/kind/'val').rename(world/kind/f'{word}.')  # two steps where case does not count
-    for kind in ('images', 'masks'): (world/kind/f'{word}.').rename(world/kind/word)
+    for kind in ('images', 'masks'): (world/kind/'val').rename(world/kind/f'{word}_')  # two steps where case does not count
+    for kind in ('images', 'masks'): (world/kind/f'{word}_').rename(world/kind/word)
     if (world/'images/val').exists(): pytest.skip('a file system without case')
     with pytest.raises(InputError, match=f"Rename images/{word} .*to val, or ask for the split '{word}'"): taken(world, 'val')
     assert taken(world, word) == ['v']
@@ -509,6 +532,17 @@ def test_a_split_under_another_name(world, word):
     assert check_dataset('folder', world, ['train', word]).problems == 0
     for kind in ('images', 'masks'): (world/kind/word).rename(world/kind/'val')
     assert check_dataset('folder', world).problems == 0
+
+
+def test_splits_of_published_data_sets_under_other_names(tmp_path):
+    for name, tree, found in [
+            ('camvid', ['train', 'trainannot', 'valid', 'validannot'], {'valid': 'val'}),
+            ('ade150', ['images/training', 'annotations/training', 'images/val', 'annotations/val'], {'images/val': 'val'}),
+            ('cocostuff171', ['images/train2017', 'annotations/train2017', 'images/val'], {'images/val': 'val'})]:
+        root = tmp_path/name
+        for folder in tree: (root/folder).mkdir(parents=True)
+        lines(root/'train.txt', [])
+        assert check_dataset(name, root).misnamed == found
 
 
 def test_other_folders_are_named_and_no_problem(world):

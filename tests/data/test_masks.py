@@ -388,7 +388,8 @@ def test_opened_masks(tmp_path):
     (tmp_path/'m.png').write_bytes(png(blocks([0, 1, 15]), 4))
     assert np.array_equal(open_mask(Image.open(tmp_path/'m.png')).values, blocks([0, 1, 15]))
     assert np.array_equal(open_mask(Image.fromarray(blocks([0, 7]).astype(np.uint8))).values, blocks([0, 7]))
-    with pytest.raises(InputError, match='the mask should be a mask of class indices.*mode RGB'): open_mask(Image.new('RGB', (2, 2)))
+    with pytest.raises(InputError, match='the mask should be a mask of class indices.*mode RGB'):
+        open_mask(Image.new('RGB', (2, 2)))
 
 
 def test_a_turned_tiff_and_its_mask(tmp_path):

@@ -242,6 +242,20 @@ def test_what_is_behind_transparency(folder, mode, suffix):
     assert np.array_equal(seen, load_photograph(root/f'images/train/a{suffix}'))
 
 
+def test_pairs_from_a_data_set_of_one_s_own():
+    "Pictures of Pillow are seen in the same way; one that is marked as turned is asked about"
+    from otseg.train.batches import PairDataset
+    clear = Image.fromarray(np.dstack([photograph(), np.zeros((40, 60), np.uint8)]))
+    labels = Image.fromarray(quarters(40, 60))
+    assert (PairDataset([(clear, labels)], NAMES)[0]['image'] == 255).all()
+    turned = Image.fromarray(photograph())
+    turned.getexif()[0x112] = 3
+    with pytest.raises(InputError, match='picture 0 should be upright, got EXIF orientation 3'):
+        PairDataset([(turned, labels)], NAMES)[0]
+    with pytest.raises(InputError, match='nearly black'):
+        PairDataset([(Image.fromarray(np.full((40, 60), 4000, np.uint16)), labels)], NAMES)[0]
+
+
 def test_premultiplied_colours(tmp_path):
     straight = Image.fromarray(np.dstack([photograph(), np.full((40, 60), 128, np.uint8)]))
     assert np.abs(picture_pixels(straight.convert('RGBa')).astype(int) - picture_pixels(straight)).max() <= 2

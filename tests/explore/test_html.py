@@ -43,7 +43,7 @@ def test_page(path, exporter):
 def test_what_is_absent_is_seen(exporter, tmp_path):
     "A page without a picture, an empty page, another title, an error: each is told"
     dot = base64.b64encode(b'\x89PNG a dot').decode()
-    def code(source, **output): return dict(cell_type='code', id=source, metadata={}, execution_count=None, source=source,
+    def code(source, **output): return dict(cell_type='code', id='dot', metadata={}, execution_count=None, source=source,
                                             outputs=[dict(metadata={}, **output)])
     title = dict(cell_type='markdown', id='title', metadata={}, source='# Dots & lines')
     shown = code('dot()', output_type='display_data', data={'image/png': dot})
@@ -55,12 +55,12 @@ def test_what_is_absent_is_seen(exporter, tmp_path):
         return exporter.from_filename(str(path))[0]
     whole = page(cells)
     assert absent(cells, whole) == []
-    assert absent(cells, whole.replace(dot, '')) == ['the picture of cell dot()']
-    assert absent(cells, page([])) == ['its title', 'cell dot()', 'the picture of cell dot()']
-    assert absent(cells, page([title])) == ['cell dot()', 'the picture of cell dot()']
+    assert absent(cells, whole.replace(dot, '')) == ['the picture of cell dot']
+    assert absent(cells, page([])) == ['its title', 'cell dot', 'the picture of cell dot']
+    assert absent(cells, page([title])) == ['cell dot', 'the picture of cell dot']
     assert absent(cells, page([title | dict(source='# Lines'), shown])) == ['its title']
     failed = [title, code('dot()', output_type='error', ename='NameError', evalue='', traceback=[])]
-    assert absent(failed, page(failed)) == ['a result of cell dot(), which ended in NameError']
+    assert absent(failed, page(failed)) == ['a result of cell dot, which ended in NameError']
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.relative_to(NBS).as_posix())

@@ -140,6 +140,10 @@ of('data/pictures', f'{D}test_red_is_the_first_channel')(
     'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())',
     'tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).flip(0).contiguous())',
     'training and prediction see other pictures')
+of('data/pictures', 'data/test_damaged.py::test_damage_is_told')(
+    'damage swallowed with the EXIF',
+    "if image.format == 'PNG': decode(image, getattr(image, 'filename', '') or 'the picture')", 'pass',
+    'half a picture, half black')
 of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
     'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
     'textures that are not in the picture')

@@ -45,10 +45,10 @@ def test_the_background_is_no_class_text(tmp_path, background, rows):
     assert question.vocab.names == ('cat', 'water', *['background'] * (background is not None))
 
 
-@pytest.mark.parametrize('background', ['road', .5])
-def test_the_background_has_no_prompt_maps(tmp_path, background):
+@pytest.mark.parametrize('background, size', [('road', (40, 48)), (.5, (40, 48)), ('road', (32, 32))])  # the last is one window
+def test_the_background_has_no_prompt_maps(tmp_path, background, size):
     "Prompt maps of the classes alone, the same as without it; it has none of its own"
-    asked, picture = segmenter(tmp_path/'model'), np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    asked, picture = segmenter(tmp_path/'model'), np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     plain, with_it = asked.predict(picture, ['cat', 'water']), asked.predict(picture, ['cat', 'water'], background=background)
     assert [*with_it.classes] == ['cat', 'water', 'background'] and with_it.prompt_maps.shape[0] == 2
     torch.testing.assert_close(with_it.prompt_maps, plain.prompt_maps)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from otseg.data.reading import ToyDataset
 from otseg.model.vocab import load_vocab
 from otseg.study import runs
 from otseg.study.runs import Study, get_study, run_variant
@@ -31,7 +32,8 @@ def record(monkeypatch):
         return real(counts, seen, unseen, **more)
 
     for name, stub in dict(sweep=sweep, score_rows=score_rows, step_cost=lambda *a, **k: {}, map_diversity=lambda *a, **k: {},
-                           initial_weights=lambda *a: {},
+                           initial_weights=lambda *a: {}, toy_scenes=lambda split, transform, vocab, n=2: ToyDataset(
+                               split, n, vocab, transform),
                            train_variant=lambda *a: SimpleNamespace(model=None, losses=[2., 1.])).items():
         monkeypatch.setattr(runs, name, stub)
     return lambda study, variant: (run_variant(study, variant, 0), looked, scored)

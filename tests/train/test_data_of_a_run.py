@@ -153,12 +153,18 @@ def relabel(split, value):
 def test_nothing_to_learn_from(world, value):
     "Every pixel ignored, or of unseen classes"
     relabel('train', value)
-    refused(*start('--save_every', '2'), says='masks should hold pixels of classes that are trained (data: cat, sky, road', within='progress')
+    refused(*start(), says='none of the 4 masks has a pixel of a class that is trained on: all is ignored')
 
 
 def test_unseen_pixels_alone_teach_a_supervised_run(world):
     relabel('train', 1)
     assert shell(*start(recipe='folder-supervised'))[0] == 0
+
+
+def test_a_class_that_is_nowhere(world):
+    "It is told of in the first lines"
+    describe(names=[*NAMES, 'water'])
+    with pytest.warns(UserWarning, match='without a pixel in training: water'): assert shell(*start())[0] == 0
 
 
 def test_all_classes_unseen(world):
@@ -197,3 +203,28 @@ def test_pairs(tmp_path):
     with pytest.raises(ValueError, match='`pictures` were 6, now 5'):
         fit(r, output=tmp_path/'run', resume=True, **given | dict(dataset=data[:5]))
     assert tree(tmp_path) == before
+
+
+def cut(name):
+    path = Path(f'data/images/train/{name}.jpg')
+    content = path.read_bytes()
+    path.write_bytes(content[:900])
+    return lambda: path.write_bytes(content)
+
+
+@pytest.mark.parametrize('more', [(), ('--skip_bad', '1')])
+def test_a_picture_that_was_mended_is_no_other_picture(world, more):
+    "What stopped the run, or was skipped, is restored; a second picture that changed is another data set all the same"
+    from given.shell import LAST
+    mend = cut(LAST)
+    code, out, err = shell(*start(*more))
+    assert code == (0 if more else 2) and f'{LAST}' in read_json('new/damaged.json'), err
+    if more: shutil.rmtree('new/checkpoints/step_000002')
+    mend()
+    other = Path('data/images/train')/f'{(int(LAST) + 1) % 4}.jpg'
+    content = other.read_bytes()
+    other.write_bytes(content + b'\0')
+    refused(*start('--resume', *more), says='the pictures have other names or other sizes in bytes than before')
+    other.write_bytes(content)
+    code, out, err = shell(*start('--resume', *more))
+    assert code == 0, err
