@@ -94,13 +94,13 @@ def walk_files(
     "Every file with one of the endings, in folders that are linked in too, each folder once"
     folder, suffixes = Path(folder), picture_suffixes() if suffixes is None else tuple(suffixes)
     real = lambda path: os.path.normcase(os.path.realpath(path))
-    taken, left, visited = {}, {why: [] for why in LEFT}, {real(without)} if without is not None else set()
+    taken, left, visited = {}, {why: [] for why in LEFT}, set()
+    skipped = set() if without is None else {real(without)} - {real(folder)}
     folders, links = [('', folder)], []
     while folders or links:
         prefix, path = folders.pop(0) if folders else links.pop(0)  # links last: a folder counts by its own name
-        if real(path) in visited:
-            if prefix and (without is None or real(path) != real(without)): left['again'].append(prefix)
-            continue
+        if real(path) in visited: left['again'].append(prefix)
+        if real(path) in visited | skipped: continue
         visited.add(real(path))
         try: entries = sorted(os.scandir(path), key=lambda e: e.name)
         except OSError as e: raise InputError(f'{path} should be a folder that can be read, got {e.strerror}.') from None
