@@ -114,7 +114,8 @@ def picture_size(
     check(ok, '`size` should be a height and a width', size)
     seen = prepare.size_of(tuple(size))
     check(seen == tuple(size), '`size` should be one that `predict` leaves as it is',
-          f'{size[0]} x {size[1]}, of which it makes {seen[0]} x {seen[1]}', f'Pass {seen[0]} x {seen[1]}, and resize pictures to that.')
+          f'{size[0]} x {size[1]}, of which it makes {seen[0]} x {seen[1]}',
+          f'Pass {seen[0]} x {seen[1]}, and resize pictures to that.')
     return seen
 
 @torch.no_grad()

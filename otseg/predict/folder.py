@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from ..core import HOLDER, LOCK, InputError, best_device, check, check_output, command, environment, locked_folder, machine_fault
 from ..core import read_json, say, write_json
+from ..data.files import walk_files
 from ..model.checkpoint import find_checkpoint
 from ..model.clip import weights_id
 from .segmentation import RESULTS, Scoring, Segmentation, load_photograph, result_path, split_results, write_results
@@ -81,14 +82,15 @@ def find_pictures(
 
 def _in_folder(folder: Path, without: Path | None) -> Pictures:
     "The pictures of a folder"
-    names = [n for n in files_below(folder, without and without.resolve()) if not any(p[0] == '.' for p in n.split('/'))]
-    taken = sorted(n for n in names if Path(n).suffix.lower() in picture_endings())
-    others = Counter(Path(n).suffix.lower() or 'none' for n in {*names} - {*taken})
+    endings, found = picture_endings(), walk_files(folder, picture_endings(), without=without)
+    broken = {n: folder/n for n in found.left.get('broken', ()) if Path(n).suffix.lower() in endings}  # told in their turn
+    taken = dict(sorted((found.taken | broken).items()))
+    others = Counter(Path(n).suffix.lower() or 'none' for why in ('format', 'other') for n in found.left.get(why, ()))
     others = dict(sorted(others.items(), key=lambda kv: (-kv[1], kv[0])))
     told = ', '.join(f'{n} with the ending {e}' for e, n in [*others.items()][:5]) or 'no file'
-    check(len(taken) > 0, f'{folder} should hold pictures ({", ".join(sorted(picture_endings()))})', told,
+    check(len(taken) > 0, f'{folder} should hold pictures ({", ".join(sorted(endings))})', told,
           'Convert them, or name them one by one.' if others else '')
-    return Pictures({n: folder/n for n in taken}, folder, others)
+    return Pictures(taken, folder, others)
 
 # %% ../../nbs/07_predict/02_folder.ipynb #8e4e0d83
 RECORD, SKIPPED = 'predict.json', 'skipped.json'
@@ -195,12 +197,13 @@ class FolderPictures(Dataset):
         paths: dict[str, Path],  # File of each name
         prepare: Callable,       # Makes of a picture (H, W, 3) what the model takes, (3, h, w)
         keep: bool=False,        # Give the picture too
-    ): self.names, self.paths, self.prepare, self.keep = [*paths], [*paths.values()], prepare, keep
+        read: Callable=load_photograph, # Makes of a file a picture
+    ): self.paths, self.prepare, self.keep, self.read = [*paths.values()], prepare, keep, read
 
-    def __len__(self): return len(self.names)
+    def __len__(self): return len(self.paths)
 
     def __getitem__(self, i: int) -> dict:
-        try: picture = load_photograph(self.paths[i])
+        try: picture = self.read(self.paths[i])
         except Exception as e: return dict(index=i, trouble=trouble_of(e))
         try: x = self.prepare(picture)
         except InputError as e: return dict(index=i, trouble=Trouble(f'{self.paths[i]}: {e}'))
@@ -289,6 +292,9 @@ class Task(NamedTuple):
     output: Path
     kinds: tuple[str, ...]    # Of results, as from `split_results`
     prompts_of: str | None    # Class whose prompt maps are drawn; None = the one with the largest area
+    reading: dict             # Options of `load_photograph`
+
+    def read(self, path: Path): return load_photograph(path, **self.reading)
 
 def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     "What a folder of results is an answer to, for JSON"
@@ -300,7 +306,7 @@ def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     words, scoring = {k: list(v) for k, v in q.words.items() if v != (k,)}, task.scoring
     return dict(classes=list(vocab.names), unseen=list(vocab.unseen_names), words=words, **prompts, background=rest,
                 precision=task.segmenter.precision, size=task.prepare.size, blend=scoring.blend,
-                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of, **where,
+                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of, **task.reading, **where,
                 sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
 
 # %% ../../nbs/07_predict/02_folder.ipynb #990a69da
@@ -347,7 +353,7 @@ def work(
             if 'trouble' in item: share.bad[name] = item['trouble']; continue
             with share.about(name):
                 picture = item['picture'].numpy() if item['picture'] is not None else None
-                if picture is None and {'prompts', 'overlay'} & {*task.kinds}: picture = load_photograph(paths[name])
+                if picture is None and {'prompts', 'overlay'} & {*task.kinds}: picture = task.read(paths[name])
                 s = task.segmenter.segment(item['x'], tuple(item['size']), task.question, task.scoring,
                                            picture=picture, name=name)
                 write = write_results, s, task.output, name, task.kinds, task.prompts_of
@@ -446,6 +452,8 @@ def predict_folder(
     seen_penalty: float=None, # None = as in training
     results=None,          # Some of "mask,overlay,prompts,json"; None = all
     prompts_of: str=None,  # Class whose prompt maps are drawn; None = of each picture the one with the largest area
+    alpha: str='',         # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
+    depth: int=0,          # Bits in use of a channel of 16, as 12; 0 = all of them
     overwrite: bool=False, # Do pictures again that have results
     skip_bad: int=0,       # Pictures that may be bad without an error in the end
     workers: int=None,     # Loader processes of each process; None = by the number of processors and pictures, at most 8
@@ -462,7 +470,8 @@ def predict_folder(
         prepare, question = Preparation(seg.preprocess, size, seg.patch), seg.question(classes, templates, background)
         check(prompts_of is None or prompts_of in question.words, 'the class whose prompt maps are drawn should be asked for',
               repr(prompts_of), f'Choose from {", ".join(question.words)}.')
-        made.append(Task(seg, question, seg.scoring(blend, seen_penalty, question.seen), prepare, output, kinds, prompts_of))
+        made.append(Task(seg, question, seg.scoring(blend, seen_penalty, question.seen), prepare, output, kinds, prompts_of,
+                         dict(alpha=alpha, depth=depth)))
         return made[0]
     with contextlib.ExitStack() as held:
         held.callback(processes.close)
@@ -474,7 +483,7 @@ def predict_folder(
             return found, open_results(found, output, asked, kinds[-1], overwrite)
         found, todo = processes.from_main(first)
         t, paths, began = made[0] if made else task(), {n: found.paths[n] for n in todo}, time.perf_counter()
-        data = FolderPictures(paths, t.prepare, keep=bool({'prompts', 'overlay'} & {*kinds}))
+        data = FolderPictures(paths, t.prepare, keep=bool({'prompts', 'overlay'} & {*kinds}), read=t.read)
         with tqdm(total=len(todo), disable=not (progress and processes.rank == 0), unit=' pictures', desc=output.name) as bar:
             def step(i): bar.update(max(0, i + 1 - bar.n))
             share = work(t, paths, read_ahead(data, processes, workers), len(todo) <= FEW_LINES, step)
@@ -505,6 +514,8 @@ def predict(
     seen_penalty: float=None,     # Taken from the scores of classes with labels; None = as in training
     precision: str='no',          # Of the model: no (float32), bf16 or fp16
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
+    alpha: str='',                # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
+    depth: int=0,                 # Bits in use of a channel of 16, as 12; 0 = all of them
     overwrite: bool=False,        # Do pictures again that have results
     skip_bad: int=0,              # Pictures that may be bad without an error in the end
     workers: int=None,            # Loader processes of each process; None = by the number of processors
@@ -515,8 +526,8 @@ def predict(
     try:
         result = predict_folder(pictures, output, classes, split_templates(templates), background, checkpoint=checkpoint,
                                 weights=weights, precision=precision, size=size, blend=blend, seen_penalty=seen_penalty,
-                                results=results, prompts_of=show, overwrite=overwrite, skip_bad=skip_bad, workers=workers,
-                                timeout=timeout)
+                                results=results, prompts_of=show, alpha=alpha, depth=depth, overwrite=overwrite,
+                                skip_bad=skip_bad, workers=workers, timeout=timeout)
     except ToldError: raise SystemExit(2) from None
     except BadPictures as e:
         tell(e.result, output)

@@ -258,6 +258,7 @@ class Segmenter(HubModel):
         precision: str='no',  # As in `Segmenter`
     ) -> 'Segmenter':
         "Load a checkpoint"
+        device = device or best_device()  # a device that is not there is no fault of the checkpoint
         checkpoint = load_checkpoint(name, weights=weights)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,

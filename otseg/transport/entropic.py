@@ -261,7 +261,7 @@ def sinkhorn(
     grad: str='implicit',          # "implicit", by the marginals; "unrolled", through every iteration of a plain method
     bound: float=None,             # Costs are known to lie in 0..bound, as 1 - cosine in 0..2; None = look at them
     nan: str='error',              # NaN or -inf in the costs of a problem: "error", or "nan", a plan of NaN without a word, as
-                                   # layers do; on a GPU nothing is looked at where `tol` is None: there it is "nan"
+                                   # layers do; on a GPU it is "nan" where `tol` is None or the gradient unrolled
 ) -> SinkhornOutput:
     "Entropic transport plans, differentiable; Eqs 3 and 4"
     cost = as_floats(cost, 'cost')
@@ -280,7 +280,7 @@ def sinkhorn(
         bound = -1. if bound is None else float(bound)
         if method == 'auto' and (tol is None or grad == 'unrolled'):
             method = 'scaling' if 0 <= bound <= SAFE_RANGE * eps else 'log'
-        asks = nan == 'error' and (tol is None and c.device.type == 'cpu' or tol is not None and grad == 'unrolled')
+        asks = nan == 'error' and c.device.type == 'cpu' and (tol is None or grad == 'unrolled')
         if asks and not torch.compiler.is_compiling(): _check_solvable(c, *mass, bound)
         run = _solve if grad == 'unrolled' else _Fixed.apply if tol is None else _transport
         plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method, bound, nan)

@@ -34,9 +34,10 @@ def _check_tokens(text, memory, names=('text', 'memory'), like=None):
           f'{tuple(text.shape)} and {tuple(memory.shape)}')
     devices = {str(x.device) for x in (text, memory) + (() if like is None else (like,))}
     check(len(devices) == 1, 'prompts, tokens and weights should be on one device', ' and '.join(sorted(devices)))
-    if like is None or torch.is_autocast_enabled(like.device.type): return
-    dtypes = {str(x.dtype) for x in (text, memory, like)}
-    check(len(dtypes) == 1, 'prompts, tokens and weights should have one dtype outside of autocast', ' and '.join(sorted(dtypes)))
+    if like is None or text.dtype == memory.dtype == like.dtype: return
+    kind, dtypes = like.device.type, {str(x.dtype) for x in (text, memory, like)}
+    ok = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    check(ok, 'prompts, tokens and weights should have one dtype outside of autocast', ' and '.join(sorted(dtypes)))
 
 def cosine_scores(
     text: Float[Tensor, "b k n d"],  # Text prompts, any length

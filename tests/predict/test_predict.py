@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import random
 import re
 import signal
 import socket
@@ -191,6 +192,66 @@ def test_new_pictures_are_added(photos):
     code, out = alone()
     assert code == 0 and '1 done now, 8 done earlier' in out
     assert {n: marks('out')[n] for n in before} == before and Path('out/a.jpg.bmp.mask.png').is_file()
+
+
+def killed_again_and_again(server, rounds, seed):
+    "Two calls, each of one process, together on one folder, until a moment at random, and then to the end"
+    g, seen = random.Random(seed), {}
+    for _ in range(rounds):
+        made = [p for _ in range(2) for p in start(server, 1, ask(results=BOTH), slow=.1)]
+        end = time.time() + g.choice([3, 60])                             # also before anything is there
+        while time.time() < end and any(p.is_alive() for p in made) and len(marks('out').keys() & {*RESULTS}) <= len(seen):
+            time.sleep(.02)
+        time.sleep(g.uniform(0, .5))
+        for p in made:
+            if p.is_alive(): os.kill(p.pid, signal.SIGKILL)
+        for p in made: p.join(60)
+        assert {p.exitcode for p in made} <= {0, 2, -signal.SIGKILL}
+        now = {n: m for n, m in marks('out').items() if n in RESULTS}
+        assert {n: now[n] for n in seen} == seen                          # what was done was not done again
+        for name in now: Image.open(f'out/{name}').load()                 # and is whole
+        seen = now
+    return seen
+
+
+def two_calls_together(server, rounds):
+    done = killed_again_and_again(server, rounds, seed=rounds)
+    if not done: assert alone(results=BOTH)[0] == 0                       # killed before anything was noted
+    Path('out/mine').mkdir()
+    for name in ('out/.foreign.12345678.png', 'out/mine/.a.png.part'): Path(name).write_bytes(b'mine')
+    assert alone(results=BOTH)[0] == 0
+    after = marks('out')
+    assert {n: after[n] for n in done} == done
+    assert Path('out/.foreign.12345678.png').read_bytes() == Path('out/mine/.a.png.part').read_bytes() == b'mine'
+    assert alone(output='whole', results=BOTH)[0] == 0
+    assert masks('whole') == {n: b for n, b in masks('out').items() if b != b'mine'}
+    assert [n for n in after if '.otseg.lock' in n] == []
+
+
+def test_two_calls_on_one_folder_killed_at_random(photos, server): two_calls_together(server, 2)
+
+
+@pytest.mark.slow
+def test_two_calls_on_one_folder_killed_ten_times(photos, server): two_calls_together(server, 10)
+
+
+@pytest.mark.parametrize('lost', [0, 1])
+def test_a_process_that_is_lost(photos, server, lost):
+    "The others do not wait for days: they say so and end, and the same call again does what is left"
+    made = start(server, 2, ask(), slow=.3)
+    end = time.time() + 120
+    while len(masks('out')) < 2:
+        assert time.time() < end and any(p.is_alive() for p in made)
+        time.sleep(.02)
+    os.kill(made[lost].pid, signal.SIGKILL)
+    began = time.time()
+    for p in made: p.join(120)
+    assert time.time() - began < 100 and made[1 - lost].exitcode == 2
+    said = Path(f'said{1 - lost}').read_text(encoding='utf-8')
+    assert 'all processes should go on, got one that is lost' in said and 'Traceback' not in said, said
+    done = {n: m for n, m in marks('out').items() if n in RESULTS}
+    assert len(done) >= (8 if lost else 2)             # the main process took over all but what the other had in hand
+    assert alone()[0] == 0 and {n: m for n, m in marks('out').items() if n in done} == done and sorted(masks('out')) == RESULTS
 
 
 # bad pictures

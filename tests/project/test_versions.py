@@ -32,7 +32,9 @@ TOWER = {'resblocks', 'ln_1', 'ln_2', 'ls_1', 'ls_2', 'mlp', 'c_fc', 'c_proj', '
          'in_proj_bias'}
 TOWERS = {('otseg/model/clip.py', 'resblocks'), ('otseg/model/clip.py', 'attn_pool'), ('otseg/model/dense.py', 'resblocks'),
           ('otseg/train/step.py', 'resblocks'), ('otseg/model/checkpoint.py', 'resblocks'), ('otseg/model/checkpoint.py', 'mlp'),
-          ('otseg/model/checkpoint.py', 'c_proj')}
+          ('otseg/model/checkpoint.py', 'c_proj'),
+          # the last block in the rules of CLIP alone
+          *(('otseg/model/dense.py', n) for n in ('ln_1', 'ln_2', 'ls_1', 'ls_2', 'mlp', 'in_proj_weight', 'in_proj_bias'))}
 # Modules and names that Windows lacks, some of them macOS too
 POSIX = {'resource', 'fcntl', 'pwd', 'grp', 'termios', 'pty', 'fork', 'forkpty', 'killpg', 'sched_getaffinity', 'AF_UNIX',
          'geteuid', 'getuid', 'setitimer', 'SIGALRM', 'SIGKILL', 'SIGCHLD', 'mkfifo', 'getrusage', 'symlink_to', 'symlink'}
