@@ -369,7 +369,9 @@ def _take(folder: Path) -> FileLock | None:
             with open(path, 'ab') as f:
                 (lock := FileLock(path, **strict)).acquire(timeout=0)
                 # it may be on a file that its last holder removed a moment ago: then another can take the new one
-                if path.exists() and os.path.samestat(os.fstat(f.fileno()), path.stat()): return lock
+                try: same = os.path.samestat(os.fstat(f.fileno()), path.stat())
+                except FileNotFoundError: same = False
+                if same: return lock
             lock.release()
         except Timeout: return None
         except FileNotFoundError:  # a holder that found nothing to keep removed the folder
