@@ -195,15 +195,15 @@ def _palette_mask(path, image, facts, source) -> MaskFile:
 def _by_palette(path, values, colors, known, source):
     "Labels by the data set's own colours; None where the numbers say the same, or the palette has nothing to do with it"
     table = label_table(len(source.palette), reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
-    own = {v: known.get(c) for v, c in colors.items()}
-    same = all(table[v] == c or c is None and table[v] == IGNORE for v, c in own.items())
-    strange = {v: c for v, c in colors.items() if own[v] is None and not (v == IGNORE and table[v] == IGNORE)}
+    said = {v: known.get(c) for v, c in colors.items()}
+    same = all(table[v] == c or c is None and table[v] == IGNORE for v, c in said.items())
+    strange = {v: c for v, c in colors.items() if said[v] is None and not (v == IGNORE and table[v] == IGNORE)}
     if same or all(c == (0, 0, 0) for v, c in colors.items() if v not in strange): return None
     check(not strange, f'{path} should be drawn in the colours of "palette" in dataset.json, or in none of them',
           f'{len(strange)} others ({_told_colors(strange.values())})',
           'Complete "palette"; colours without a class belong into "ignore".')
     lut = np.zeros(256, np.uint8)
-    for v, c in own.items(): lut[v] = IGNORE if c is None else c
+    for v, c in said.items(): lut[v] = IGNORE if c is None else c
     return lut[values]
 
 def _told_colors(colors, most=4):

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from ..core import HOLDER, LOCK, InputError, best_device, check, check_output, command, environment, locked_folder, machine_fault
 from ..core import read_json, say, write_json
+from ..data.files import walk_files
 from ..model.checkpoint import find_checkpoint
 from ..model.clip import weights_id
 from .segmentation import RESULTS, Scoring, Segmentation, load_photograph, result_path, split_results, write_results
@@ -81,14 +82,15 @@ def find_pictures(
 
 def _in_folder(folder: Path, without: Path | None) -> Pictures:
     "The pictures of a folder"
-    names = [n for n in files_below(folder, without and without.resolve()) if not any(p[0] == '.' for p in n.split('/'))]
-    taken = sorted(n for n in names if Path(n).suffix.lower() in picture_endings())
-    others = Counter(Path(n).suffix.lower() or 'none' for n in {*names} - {*taken})
+    endings, found = picture_endings(), walk_files(folder, picture_endings(), without=without)
+    broken = {n: folder/n for n in found.left.get('broken', ()) if Path(n).suffix.lower() in endings}  # told in their turn
+    taken = dict(sorted((found.taken | broken).items()))
+    others = Counter(Path(n).suffix.lower() or 'none' for why in ('format', 'other') for n in found.left.get(why, ()))
     others = dict(sorted(others.items(), key=lambda kv: (-kv[1], kv[0])))
     told = ', '.join(f'{n} with the ending {e}' for e, n in [*others.items()][:5]) or 'no file'
-    check(len(taken) > 0, f'{folder} should hold pictures ({", ".join(sorted(picture_endings()))})', told,
+    check(len(taken) > 0, f'{folder} should hold pictures ({", ".join(sorted(endings))})', told,
           'Convert them, or name them one by one.' if others else '')
-    return Pictures({n: folder/n for n in taken}, folder, others)
+    return Pictures(taken, folder, others)
 
 # %% ../../nbs/07_predict/02_folder.ipynb #8e4e0d83
 RECORD, SKIPPED = 'predict.json', 'skipped.json'

@@ -188,7 +188,7 @@ def note_damaged(
 ) -> None:
     "Write down, in damaged.json, the size of a picture that could not be used"
     damaged = [i for i in getattr(data, 'items', ()) if any(p and str(p) in why for p in (i.image, i.mask))]
-    if not damaged or not Path(output).is_dir(): return
+    if not damaged or not (Path(output)/'recipe.json').exists(): return  # a run that did not begin has nothing to go on with
     path = Path(output)/'damaged.json'
     write_json(path, dict(file_sizes(damaged)) | (read_json(path, dict) if path.exists() else {}))
 

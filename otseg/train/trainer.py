@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/06_train/trainer.html.md"""
 
 # %% auto #0
 __all__ = ['USAGE', 'FOR_RUN', 'check_classes', 'score_split', 'class_rows', 'best_by', 'strip_pictures', 'plot_strip', 'Trainer',
-           'RunResult', 'fit', 'option_parser', 'main', 'parse_options']
+           'RunResult', 'fit', 'option_parser', 'main']
 
 # %% ../../nbs/06_train/05_trainer.ipynb #6b799279
 import argparse, os, re, sys, types, typing, warnings
@@ -500,22 +500,3 @@ def main(
     if result.checkpoint and int(os.environ.get('RANK', 0)) == 0:
         change = f'loss {result.losses[0]:.2f} -> {result.losses[-1]:.2f}' if result.losses else 'already complete'
         say(f'{recipe.name}: {change}, saved in {result.checkpoint}')
-
-# %% ../../nbs/06_train/05_trainer.ipynb #981b1979
-def parse_options(
-    argv: list[str],  # Words after the command
-    flags=('resume', 'help'),  # Options without a value
-) -> tuple[list[str], dict[str, str]]:
-    "Positional words, and --key value, --key=value and flags as a dict"
-    words, options, rest = [], {}, list(argv)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith('--'): words.append(word); continue
-        key, eq, value = word[2:].partition('=')
-        key = key.replace('-', '_')
-        if key in flags:
-            if rest[:1] == ['auto']: rest.pop(0)
-            options[key] = 'true'; continue
-        check(bool(eq) or bool(rest), f'--{key} should be followed by a value', 'nothing')
-        options[key] = value if eq else rest.pop(0)
-    return words, options

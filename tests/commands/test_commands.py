@@ -40,7 +40,7 @@ def world(base, tmp_path, monkeypatch):
 # the way through
 
 def test_train_leaves_a_whole_run(world):
-    assert sorted(tree('run')) == sorted(['recipe.json', 'environment.json', 'log.csv', 'checkpoints'] + [
+    assert sorted(tree('run')) == sorted(['recipe.json', 'environment.json', 'data.json', 'log.csv', 'checkpoints'] + [
         f'checkpoints/step_{i:06d}{f}' for i in (1, 2) for f in FILES])
     assert len(rows('run/log.csv')) == 3 and rows('run/log.csv')[0].startswith('step,loss,')
     config = json.loads(Path('run/checkpoints/step_000002/config.json').read_text(encoding='utf-8'))

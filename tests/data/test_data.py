@@ -622,6 +622,6 @@ def test_real_pictures_train(shared):
 
 def test_no_photographs_in_the_notebook(root):
     "The figure of real pictures is drawn where they are, and never stored"
-    cells = json.loads((root/'nbs/03_data/06_reading.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = json.loads((root/'nbs/03_data/07_reading.ipynb').read_text(encoding='utf-8'))['cells']
     data = [c for c in cells if c['source'] and c['source'][0].startswith('#| data')]
     assert data and not any(c['outputs'] for c in data)

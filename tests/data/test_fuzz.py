@@ -367,7 +367,8 @@ def ending(use, noted=None):
         except InputError as e: return Ending('error', str(e))
         except SystemExit as e:
             last = err.getvalue().split('\r')[-1].strip().split('\n')[-1]
-            if e.code == 1 and ('PROBLEM: ' in out.getvalue() or last.startswith('nothing found: ')): return Ending('reported', out.getvalue())
+            found = 'PROBLEM: ' in out.getvalue() or last.startswith('nothing found: ')
+            if e.code == 1 and found: return Ending('reported', out.getvalue())
             if e.code == 1 and 'listed in new/skipped.json' in last: return Ending('reported', last)  # the others are done
             assert e.code == 2 and last.startswith('error: '), (e.code, err.getvalue())
             return Ending('error', last[7:])

@@ -19,7 +19,9 @@ from PIL import Image as PILImage
 import otseg.data.check
 from otseg.core import IGNORE, InputError
 from otseg.data.check import check_dataset, training_faults
-from otseg.data.layouts import Item, MaskSource, data_identity, folder_layout, identity_changes, list_split, walk_files
+from otseg.data.files import walk_files
+from otseg.data.layouts import Item, MaskSource, data_identity, folder_layout, identity_changes
+from otseg.data.listing import list_split
 from otseg.data.masks import open_mask
 from otseg.data.reading import SegmentationDataset, ToyDataset, load_dataset, source_table
 from otseg.model.vocab import Vocab, load_vocab

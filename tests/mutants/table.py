@@ -180,6 +180,8 @@ of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
 of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
     'blend not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'threshold=recipe.threshold)',
     'the same')
+of('train/trainer', f'{R}test_the_decays_of_a_recipe_reach_the_optimizer')(
+    'decay of norms not handed on', 'r.weight_decay, r.norm_weight_decay)', 'r.weight_decay)', 'an option without effect')
 of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
     'a start that is not loaded', 'model.load_state_dict(given.model.state_dict())', 'pass',
     'a transductive run from scratch, without a word')

@@ -137,3 +137,11 @@ def test_a_run_that_goes_on_knows_the_best_score(tmp_path):
     with RunLog(tmp_path, r, start=3) as log:
         assert log.best == .6
         assert not log.score(4, row, .55) and log.score(5, row, .7)
+
+
+def test_the_decays_of_a_recipe_reach_the_optimizer(monkeypatch):
+    "Both of them, and the learning rate"
+    given, own = [], OTSeg.parameter_groups
+    monkeypatch.setattr(OTSeg, 'parameter_groups', lambda self, *a, **k: given.append((*a, *k.values())) or own(self, *a, **k))
+    fit(recipe(steps=1, lr=.002, weight_decay=.3, norm_weight_decay=0.), dataset=Squares(), progress=False)
+    assert given == [(.002, .3, 0.)]
