@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from otseg.core import read_json
-from otseg.predict.export import export_model
+from otseg.predict.export import export_model, replace_files
 from otseg.predict.segmenter import Segmenter
 from otseg.data.toy import toy_scene
 
@@ -49,3 +49,27 @@ def test_onnx(segmenter, tmp_path):
     wanted = eager(segmenter, x, CLASSES, .5, segmenter.seen_penalty).numpy()
     print(f'apart by {np.abs(scores - wanted).max():.1e}')
     assert np.abs(scores - wanted).max() < 1e-4 and labels.shape == (1, 96, 96)
+
+
+def test_weights_beside_the_model_are_replaced_with_it(tmp_path):
+    "name.onnx.data belongs to name.onnx: a new one comes with its weights, and one without leaves none behind"
+    def made(folder, **files):
+        (tmp_path/folder).mkdir()
+        for name, text in files.items(): (tmp_path/folder/f'a.onnx{name}').write_text(text, encoding='utf-8')
+        replace_files(tmp_path/folder, tmp_path/'a.onnx')
+        return {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir() if p.is_file()}
+    assert made('one', **{'': 'graph 1', '.data': 'weights 1'}) == {'a.onnx': 'graph 1', 'a.onnx.data': 'weights 1'}
+    assert made('two', **{'': 'graph 2', '.data': 'weights 2'}) == {'a.onnx': 'graph 2', 'a.onnx.data': 'weights 2'}
+    assert made('three', **{'': 'graph 3'}) == {'a.onnx': 'graph 3'}
+
+
+@pytest.mark.slow
+def test_onnx_with_weights_beside_it(segmenter, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    path = export_model(segmenter, tmp_path/'a.onnx', CLASSES, (150, 200), apart=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.json', 'a.onnx', 'a.onnx.data']
+    x = picture((150, 200))
+    labels = onnxruntime.InferenceSession(path).run(['labels'], {'image': x.numpy()})[0]
+    wanted = segmenter.predict(x[0].permute(1, 2, 0).numpy(), CLASSES).labels
+    assert (labels[0] != wanted).mean() < .001
