@@ -389,12 +389,13 @@ def whole_rows(content, base, start):
 def nothing_lost(before, after, use, end, name, base):
     "No file of the user's is another one; a run that goes on writes its own"
     changed = {k for k in before if before[k] != after.get(k)}
-    added = {k for k in after.keys() - before.keys() if end.how != 'error' or 'new/nonfinite.json' not in after}
+    told = end.how == 'error' and {'new/nonfinite.json', 'new/damaged.json'} & {*after}  # a run that says why it ended
+    added = set() if told else after.keys() - before.keys()
     if use != 'resume':
         assert not changed, changed
         assert not added if end.how == 'error' else all(k.split('/')[0].split('.')[0] == 'new' for k in added), added
         return
-    own = {*TABLES, 'run/environment.json', 'run/skipped.json', 'run/nonfinite.json'}
+    own = {*TABLES, 'run/environment.json', 'run/skipped.json', 'run/nonfinite.json', 'run/damaged.json'}
     went_on = 'run/checkpoints/step_000006' in after or any(before.get(f) != after.get(f) for f in own)
     passed = [s for s in (2, 4) if f'step_00000{s} (' in end.words and end.how == 'survived']
     folders = ['run/checkpoints/step_000006',  *(f'run/checkpoints/step_00000{s}' for s in passed)]
