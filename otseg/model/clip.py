@@ -11,7 +11,7 @@ __all__ = ['PACKAGED', 'TOWER', 'called', 'clip_config', 'build_visual', 'weight
            'text_embeddings']
 
 # %% ../../nbs/02_model/01_clip.ipynb #63db5a1e
-import copy, hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile
+import copy, hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +47,11 @@ def _checked(cfg: dict, whose: str) -> dict:
     parts = ('vision_cfg', 'text_cfg') if words else ('vision_cfg',)
     ok = isinstance(model, dict) and all(isinstance(model.get(k), dict) for k in parts)
     check(ok, f'{whose} should have model_cfg.{" and ".join(parts)}', list(model) if isinstance(model, dict) else repr(model))
+    for name in ('image_size', 'patch_size', 'width'):
+        value = model['vision_cfg'].get(name, 1)
+        sides = value if isinstance(value, (list, tuple)) else (value,)
+        check(len(sides) > 0 and all(type(v) is int and v > 0 for v in sides),
+              f'{whose} should have a positive whole number for vision_cfg.{name}', repr(value))
     check(words is None or isinstance(words, list) and all(isinstance(w, str) for w in words),
           f'{whose} should list its words', repr(words))
     for name in ('image_mean', 'image_std'):
@@ -143,11 +148,20 @@ def _unreadable(path: Path, what: str, error: Exception):
     told = ': '.join([type(error).__name__, *str(error).splitlines()[:1]])
     raise InputError(f'{path} cannot be read as {what} ({told}). Download or copy it again.') from error
 
+def _check_bytes(path: Path, what: str):
+    "Compare the checksums of a zip archive, which torch does not do; older files of torch have none"
+    if not zipfile.is_zipfile(path): return
+    try:
+        with zipfile.ZipFile(path) as z: broken = z.testzip()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as e: _unreadable(path, what, e)
+    check(not broken, f'{path} should be as it was written', f'other bytes in {broken}', 'Download or copy it again.')
+
 def read_pickled(
     path: Path,                 # A file that `torch.save` wrote
     what: str='a checkpoint',   # What it should be, for the message
 ):
-    "Its tensors and plain values; no code in it runs"
+    "Its tensors and plain values; no code in it runs, and no byte of it is other than was written"
+    _check_bytes(path, what)
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
         others = []
@@ -169,6 +183,7 @@ def _read_state_dict(path: Path) -> tuple[dict, bool]:
         except SafetensorError as e: _unreadable(path, what, e)
     scripted = _is_torchscript(path)
     if scripted:
+        _check_bytes(path, what)
         try: state = torch.jit.load(str(path), map_location='cpu').state_dict()
         except RuntimeError as e: _unreadable(path, what, e)
     else: state = read_pickled(path, what)
