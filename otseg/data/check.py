@@ -179,7 +179,7 @@ class SplitReport:
     tally: Tally                  # What the pixels hold
     problems: dict[str, list[str]]  # {kind, a key of `WRONG`: what is concerned}
     remedies: dict[str, str] = field(default_factory=dict)  # {kind: what mends it}, where the files tell; else as in `WRONG`
-    left: str = ''                # Files that were left out and why; empty: none
+    left_out: str = ''                # Files that were left out and why; empty: none
 
     def missing(self) -> list[int]:
         "Classes without a pixel"
@@ -203,7 +203,7 @@ class SplitReport:
             pixels=dict(zip(names, t.pixels.tolist())), pictures_with=dict(zip(names, t.pictures.tolist())),
             void=float(t.pixels[-1] / t.pixels.sum().clamp(min=1)), missing=[names[c] for c in self.missing()],
             unseen_with_pixels=[names[c] for c in vocab.unseen if t.pixels[c]], unexpected_values=dict(t.values),
-            left_out=self.left, files=dict(t.marks),
+            left_out=self.left_out, files=dict(t.marks),
             problems={kind: dict(what=WRONG[kind][0], do=self.remedy(kind), count=len(files), files=files)
                       for kind, files in self.problems.items()})
 
@@ -223,7 +223,7 @@ def find_problems(
     if not names: wrong['empty'] = [listing.named_by]
     if published and names and len(names) not in published:
         wrong['count'] = [f'{len(names):,} in {listing.named_by}, published {_either(published)}']
-    wrong |= dict(twice=[n for n, times in names.items() if times > 1], format=listing.left.get('format', ()),
+    wrong |= dict(twice=[n for n, times in names.items() if times > 1], format=listing.left_out.get('format', ()),
                   no_image=[*listing.no_image.values()], no_mask=[*listing.no_mask.values()])
     if any('orientation' in text for about, text in tally.wrong if about == 'size'):
         remedies['size'] = 'Say in dataset.json which side the masks were drawn on, "orientation": "exif" or "stored".'
@@ -292,7 +292,7 @@ def split_text(
     if split.masks: lines.append('  masks: ' + ', '.join(f'{n:,} in {f}' for f, n in split.masks.most_common(4)))
     if t.masks: lines.append('  mask files: ' + _kinds(f.file for _, f in t.masks))
     if t.marks: lines.append('  pictures: ' + ', '.join(f'{n:,} {what}' for what, n in t.marks.items()))
-    if split.left: lines.append(f'  left out: {split.left}')
+    if split.left_out: lines.append(f'  left out: {split.left_out}')
     if none := sorted(split.missing(), key=lambda c: c not in vocab.unseen):
         rest = f', ... ({len(none)} of {len(vocab)})' if len(none) > 10 else ''
         lines.append(f'  classes without a pixel: {", ".join(names[c] for c in none[:10])}{rest}')
@@ -370,8 +370,8 @@ def check_dataset(
         learned = vocab.seen if split == 'train' and not subset else ()
         found = find_problems(listing, tally, vocab, () if subset else numbers, pictures, learned=learned)
         pictures[split] = {i.image for i in listing.items}
-        left = listing._replace(names=[]).summary().partition('; left out: ')[2]
-        reports.append(SplitReport(split, listing.named_by, len(listing.names), numbers, masks, tally, *found, left))
+        left_out = listing._replace(names=[]).summary().partition('; left out: ')[2]
+        reports.append(SplitReport(split, listing.named_by, len(listing.names), numbers, masks, tally, *found, left_out))
     absent = [] if splits else [s for s in published if s not in chosen]
     return Report(name, str(root), vocab, reports, absent, *({}, []) if splits else find_misnamed(name, root, chosen))
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core import InputError, check
-from .files import (JUNK, LEFT, Entry, by_key, ending, file_key, left_text, one_file, picture_suffixes, plural, read_entries,
-                              read_text, second_parts, walk_files)
+from .files import (JUNK, LEFT_OUT, Entry, by_key, ending, file_key, left_out_text,
+                              one_file, picture_suffixes, plural, read_entries, read_text, second_parts, walk_files)
 from .layouts import ANY_PICTURE, Item, JoinedList, Layout, MaskSource, PictureRules, named_values
 from ..model.vocab import load_vocab
 
@@ -144,7 +144,7 @@ class Masks:
         self,
         folders: Sequence[tuple[MaskSource, Path]],  # As from `find_masks`
     ):
-        self.folders, self.left, self.paths = folders, {}, {}
+        self.folders, self.left_out, self.paths = folders, {}, {}
         suffixes = lambda source: (source.suffix.lower(),) if source.suffix else (*picture_suffixes(), '.npy')
         wanted = {}
         for source, folder in folders: wanted[folder] = (*wanted.get(folder, ()), *suffixes(source))
@@ -152,7 +152,8 @@ class Masks:
         self.files = [(s, f, by_key(surveys[f], suffixes(s))) for s, f in folders]
         for folder, survey in surveys.items():
             self.paths |= {path: f'{folder.name}/{name}' for name, path in survey.taken.items()}
-            for why, names in survey.left.items(): self.left.setdefault(why, []).extend(f'{folder.name}/{n}' for n in names)
+            for why, names in survey.left_out.items():
+                self.left_out.setdefault(why, []).extend(f'{folder.name}/{n}' for n in names)
 
     def of(
         self,
@@ -199,15 +200,15 @@ class Listing(NamedTuple):
     named_by: str             # The file or folder that named them
     no_image: dict[str, str]  # Names without a picture, and where it should be
     no_mask: dict[str, str]   # Names without a mask, and where it should be
-    left: dict[str, list[str]] = {}  # Files of the folders that no name stands for: reason, a key of `LEFT` -> names
+    left_out: dict[str, list[str]] = {}  # Files of the folders that no name stands for: reason, a key of `LEFT_OUT` -> names
     unused: list[str] = []    # Masks without a picture
     remedy: dict[str, str] = {}  # no_image, no_mask -> what to do about it
 
     def summary(self) -> str:
         "How many pictures, from where, and what was left out"
         unused = plural(self.unused).replace(' (', ' masks without a picture (', 1) if self.unused else ''
-        left = '; '.join(filter(None, (left_text(self.left), unused)))
-        return f'{len(self.names):,} pictures by {self.named_by}' + (f'; left out: {left}' if left else '')
+        left_out = '; '.join(filter(None, (left_out_text(self.left_out), unused)))
+        return f'{len(self.names):,} pictures by {self.named_by}' + (f'; left out: {left_out}' if left_out else '')
 
 # %% ../../nbs/03_data/06_listing.ipynb #f72ef560
 def find_table(
@@ -284,7 +285,7 @@ def missing_remedy(
     kind: str,                  # pictures or masks
     missing: Mapping[str, str], # {key: where it should be}
     known: Sequence[str],       # Names of the files that are there and not used
-    left: Mapping[str, Sequence[str]],  # Files that are there and were left out, as in `Survey`
+    left_out: Mapping[str, Sequence[str]],  # Files that are there and were left out, as in `Survey`
     list_name: str,             # File that names the pictures; empty: the folder does
     by_path: bool=False,        # Whether the list names the masks, too
 ) -> str:
@@ -295,7 +296,7 @@ def missing_remedy(
     first = next(iter(missing))
     for why, do in dict(format='Convert it to JPEG or PNG.', broken='Restore what this link leads to.',
                         hidden='Rename it: hidden files are left out.', other='Give it the ending of its format.').items():
-        if name := next((n for n in left.get(why, ()) if ends(n, first)), ''): return f'There is {name}. {do}'
+        if name := next((n for n in left_out.get(why, ()) if ends(n, first)), ''): return f'There is {name}. {do}'
     if name := next((n for n in known if ends(n, first)), ''):
         return f'There is {name}. Give both the same name, upper and lower case too.'
     if known and kind == 'masks':
@@ -335,7 +336,7 @@ def list_split(
             rows = list(first.values())
     else:
         rows = [(Entry(key), key, one_file(files, key)) for key in sorted(files)]
-        broken = [n for n in survey.left.get('broken', ()) if ending(n, picture_suffixes())]
+        broken = [n for n in survey.left_out.get('broken', ()) if ending(n, picture_suffixes())]
         rows += [(Entry(n), file_key(n, picture_suffixes()), None) for n in broken]
     named = ' + '.join(map(str, add)) + ''.join(f' - {p}' for p in drop) or str(images)
     return _match(rows, masks, images, places, named, layout, survey, add)
@@ -355,12 +356,13 @@ def _match(rows, masks, images, places, named_by, layout, survey, lists) -> List
     unused = masks.unused({key for _, key, _ in rows}, {i.mask for i in items})
     spare = [name for name, path in survey.taken.items() if path not in used]
     remedy, list_name = {}, lists[0].name if lists else ''
-    if no_image: remedy['no_image'] = missing_remedy('pictures', no_image, spare, survey.left, list_name)
+    if no_image: remedy['no_image'] = missing_remedy('pictures', no_image, spare, survey.left_out, list_name)
     by_path = any(e.mask for e, key, _ in rows if key in no_mask)
-    if no_mask: remedy['no_mask'] = missing_remedy('masks', no_mask, unused, masks.left, list_name, by_path)
-    left = {} if lists else {why: [*(f'{images.name}/{n}' for n in survey.left.get(why, ())), *masks.left.get(why, ())]
-                             for why in LEFT if why in survey.left or why in masks.left}
-    return Listing(items, [key for _, key, _ in rows], named_by, no_image, no_mask, left, [] if lists else unused, remedy)
+    if no_mask: remedy['no_mask'] = missing_remedy('masks', no_mask, unused, masks.left_out, list_name, by_path)
+    left_out = {} if lists else {
+        why: [*(f'{images.name}/{n}' for n in survey.left_out.get(why, ())), *masks.left_out.get(why, ())]
+        for why in LEFT_OUT if why in survey.left_out or why in masks.left_out}
+    return Listing(items, [key for _, key, _ in rows], named_by, no_image, no_mask, left_out, [] if lists else unused, remedy)
 
 # %% ../../nbs/03_data/06_listing.ipynb #7006f5c8
 def whole_listing(
@@ -371,7 +373,7 @@ def whole_listing(
     "The listing of a split in which nothing is missing"
     listing = list_split(root, layout, split)
     check(listing.names, f'{listing.named_by} should name at least one picture',
-          'none' + (f' (left out: {left_text(listing.left)})' if listing.left else ''))
+          'none' + (f' (left out: {left_out_text(listing.left_out)})' if listing.left_out else ''))
     for kind, missing in dict(no_image=listing.no_image, no_mask=listing.no_mask).items():
         name, path = next(iter(missing.items()), ('', ''))
         check(not missing, f'{listing.named_by} names {name!r}, so {path} should exist',

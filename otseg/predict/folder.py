@@ -83,9 +83,9 @@ def find_pictures(
 def _in_folder(folder: Path, without: Path | None) -> Pictures:
     "The pictures of a folder"
     endings, found = picture_endings(), walk_files(folder, picture_endings(), without=without)
-    broken = {n: folder/n for n in found.left.get('broken', ()) if Path(n).suffix.lower() in endings}  # told in their turn
+    broken = {n: folder/n for n in found.left_out.get('broken', ()) if Path(n).suffix.lower() in endings}  # told in their turn
     taken = dict(sorted((found.taken | broken).items()))
-    others = Counter(Path(n).suffix.lower() or 'none' for why in ('format', 'other') for n in found.left.get(why, ()))
+    others = Counter(Path(n).suffix.lower() or 'none' for why in ('format', 'other') for n in found.left_out.get(why, ()))
     others = dict(sorted(others.items(), key=lambda kv: (-kv[1], kv[0])))
     told = ', '.join(f'{n} with the ending {e}' for e, n in [*others.items()][:5]) or 'no file'
     check(len(taken) > 0, f'{folder} should hold pictures ({", ".join(sorted(endings))})', told,

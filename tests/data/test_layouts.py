@@ -329,7 +329,7 @@ def test_the_walker_takes_what_a_list_by_hand_would(files, hidden):
                     expected.add(relative)
         survey = walk_files(folder)
         assert set(survey.taken) == expected and list(survey.taken) == sorted(survey.taken)
-        assert len({*survey.taken} & {n for group in survey.left.values() for n in group}) == 0
+        assert len({*survey.taken} & {n for group in survey.left_out.values() for n in group}) == 0
 
 
 # lists
