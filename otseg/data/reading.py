@@ -131,11 +131,11 @@ class ToyDataset(SegmentationDataset):
         size: int=96,              # Side in pixels
     ):
         if split not in TOY_PICTURES: raise unknown_name('split of the toy world', split, TOY_PICTURES)
-        self.scenes = ToyScenes(split, TOY_PICTURES[split] if n is None else n, size)
+        self.scenes, self.side = ToyScenes(split, TOY_PICTURES[split] if n is None else n, size), size
         items = [Item(None, None, f'toy-{split}-{i}') for i in range(len(self.scenes))]
         super().__init__(items, vocab or load_vocab('toy'), transform, source=f'the toy world, {split}', name='toy', split=split)
 
-    def _sizes(self): return ((i.key, self.scenes.size) for i in self.items)
+    def _sizes(self): return ((i.key, self.side) for i in self.items)
 
     def read(self, i):
         scene = self.scenes[i]
