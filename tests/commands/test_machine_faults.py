@@ -125,7 +125,7 @@ def test_every_command_has_the_same_way_out():
     decorated = command(print).__code__
     for name, place in scripts.items():
         module, _, function = place.partition(':')
-        if name == 'otseg-predict': module, function = 'otseg.predict.folder', 'predict'  # which its main calls, with the words of the shell
+        if name == 'otseg-predict': module, function = 'otseg.predict.folder', 'predict'  # which main calls
         f = chain = getattr(importlib.import_module(module), function)
         while f.__code__ is not decorated and (f := getattr(f, '__wrapped__', None)): pass
         assert f, (name, chain)
