@@ -100,6 +100,7 @@ def test_output_that_is_a_file(folder):
     refused('otseg-bench', '--quick', '--output', 'notes.txt/new', says='notes.txt')
 
 
+@pytest.mark.slow
 def test_nothing_is_left_changed(folder):
     "Threads, random numbers and the solver of the model are what they were"
     from otseg.transport import mpsa
