@@ -161,13 +161,14 @@ def trained_case(
 ) -> Case:
     "A checkpoint on the classes that it was trained on: Tables 1 and 4"
     seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device)
-    data = asked.pictures(recipe_of(seg))
+    recipe = recipe_of(seg)
+    data = asked.pictures(recipe)
     trained = seg.vocab or data.vocab
     check(trained.names == data.vocab.names, f'{checkpoint} should be trained on the classes of {data.vocab.name}',
           f'{trained.name} ({len(trained)} classes)', 'Pass --cross to score it on classes that it was not trained on.')
     check_split(seg, checkpoint, data, asked)
     vocab = data.vocab.with_(unseen=trained.unseen, templates=trained.templates, text_prompts=trained.text_prompts)
-    return _trained(checkpoint, seg, recipe_of(seg), data, vocab, asked, crossed=False)
+    return _trained(checkpoint, seg, recipe, data, vocab, asked, crossed=False)
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #90b2f783
 def _crossed(r: Recipe, name: str) -> Recipe:
@@ -181,8 +182,9 @@ def crossed_case(
 ) -> Case:
     "A checkpoint on classes that it was not trained on: Table 2"
     seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device)
-    asked = replace(asked, dataset=target or asked.dataset or recipe_of(seg).dataset)
-    recipe = _crossed(recipe_of(seg), asked.dataset)
+    trained = recipe_of(seg)
+    asked = replace(asked, dataset=target or asked.dataset or trained.dataset)
+    recipe = _crossed(trained, asked.dataset)
     data = asked.pictures(recipe)
     templates = (seg.vocab or data.vocab).templates
     vocab = seg.class_vocab(list(data.vocab.names), list(templates)).with_(name=data.vocab.name)
@@ -209,7 +211,8 @@ def clip_case(
     "CLIP alone on the classes of the data"
     check(not asked.diversity, '--diversity should be asked of a model with prompt maps', '--training-free')
     seg = _clip_of(name, kind, clip, asked)
-    data, r, c = asked.pictures(recipe_of(seg)), recipe_of(seg), seg.model.config
+    r, c = recipe_of(seg), seg.model.config
+    data = asked.pictures(r)
     vocab = data.vocab.with_(templates=r.templates) if r.templates else data.vocab
     about = dict(method=f'CLIP ({kind})', checkpoint=c.clip if isinstance(c.clip, str) else 'custom',
                  sha256=weights_id(c.clip, c.weights), recipe=r.name, trained_on=None, setting='training-free')
