@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..core import HOLDER, LOCK, InputError, best_device, check, check_output, command, environment, locked_folder, machine_fault
+from ..core import TEMPORARY
 from ..core import read_json, say, write_json
 from ..data.files import walk_files
 from ..model.checkpoint import find_checkpoint
@@ -96,12 +97,11 @@ def _in_folder(folder: Path, without: Path | None) -> Pictures:
 RECORD, SKIPPED = 'predict.json', 'skipped.json'
 TOLD = 'checkpoint', 'environment', 'pictures', 'renewed'  # what may differ: where the weights lay, the machine, which pictures
 OLD = 3600.  # seconds
-_LEFTOVER = re.compile(r'\..*\.otseg_[0-9a-f]{8}(\..*)?')
 
 def _results_in(output: Path) -> set[str]:
     "Names of the files in a folder of results that are not of its machinery"
     if not output.is_dir(): return set()
-    return {n for n in files_below(output) if n not in (LOCK, HOLDER) and not _LEFTOVER.fullmatch(n.split('/')[-1])}
+    return {n for n in files_below(output) if n not in (LOCK, HOLDER) and not TEMPORARY.fullmatch(n.split('/')[-1])}
 
 def _changed(asked: dict, noted: dict) -> list[str]:
     keys = [k for k in {**asked, **noted} if k not in TOLD]
@@ -135,7 +135,7 @@ def _remove_leftovers(output: Path) -> None:
     for n in files_below(output):
         path = output/n
         with contextlib.suppress(OSError):  # its writer may have ended just now
-            if _LEFTOVER.fullmatch(path.name) and time.time() - path.lstat().st_mtime > OLD: path.unlink()
+            if TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > OLD: path.unlink()
 
 def check_apart(
     pictures: Pictures,

@@ -78,11 +78,11 @@ def column(path, name):
 def steps_left(run): return [int(p.name[5:]) for p in sorted(Path(run).glob('checkpoints/step_*'))]
 
 
-def fork_server():
-    "Processes that start in a moment: forked from one that has imported the trainer and done nothing else"
+def fork_server(module='otseg.train.trainer'):
+    "Processes that start in a moment: forked from one that has imported the module and done nothing else"
     if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['otseg.train.trainer'])
+    context.set_forkserver_preload([module])
     return context
 
 

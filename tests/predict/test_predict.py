@@ -2,7 +2,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -19,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from given.training import fork_server
 from otseg.predict.folder import main, predict_folder
 from otseg.predict.segmentation import decode_rle, encode_rle
 from otseg.predict.segmenter import Segmenter
@@ -64,10 +64,7 @@ def marks(folder):
 @pytest.fixture(scope='module')
 def server():
     "Processes that start in a moment: forked from one that has imported the module and done nothing else"
-    if 'forkserver' not in multiprocessing.get_all_start_methods(): pytest.skip('starts processes by a fork server: POSIX')
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['otseg.predict.folder'])
-    return context
+    return fork_server('otseg.predict.folder')
 
 
 def one_of(rank, processes, port, argv, slow, said):
