@@ -45,7 +45,7 @@ test-gpu: check-python  ## the checks that need an NVIDIA GPU; without one, a li
 	@$(RUN) --machine "" --gpu
 
 test-timing: check-python  ## limits on time, for a machine that does nothing else
-	@$(HIDE_GPU) $(RUN) --machine "" --only tests -- -m timing -s
+	@$(HIDE_GPU) $(RUN) --workers 1 --machine "" --only tests -- -m timing -s
 
 # `make test` runs where matrix products round otherwise (tests/elsewhere); here is this machine as it is, and one with a GPU.
 test-plain: check-python  ## every notebook and test with the rounding of this machine

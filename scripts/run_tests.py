@@ -64,12 +64,14 @@ def run_notebooks(workers, flags, machine, gpu=False):
     return failed, max(len(known), len(failed))
 
 
-def run_pytest(threads, more, machine):
-    "(exit code, counts of passed, failed and skipped)"
+def run_pytest(workers, more, machine):
+    """(exit code, counts of passed, failed and skipped). The tests of a file run in one process, one after the other; several
+    files at a time where there are several workers."""
+    beside = ['-n', str(workers), '--dist', 'loadfile'] if workers > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / 'report.xml'
-        code, _ = stage('tests', [sys.executable, '-m', 'pytest', f'--junitxml={report}', *more], machine,
-                        OMP_NUM_THREADS=str(threads), MPLBACKEND='Agg')
+        code, _ = stage('tests', [sys.executable, '-m', 'pytest', f'--junitxml={report}', *beside, *more], machine,
+                        OMP_NUM_THREADS='1', MPLBACKEND='Agg')
         counts = dict(passed=0, failed=0, skipped=0)
         if report.exists():
             for suite in ET.parse(report).iter('testsuite'):
@@ -97,7 +99,7 @@ def list_gpu_tests():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--workers', type=int, default=2, help='notebooks at a time, and threads of the tests')
+    parser.add_argument('--workers', type=int, default=2, help='notebooks, and files of tests, at a time')
     parser.add_argument('--flags', default='', help='flags of cells that run besides: "data", "gpu", "slow"')
     parser.add_argument('--machine', default='rounding', help='what differs on it: rounding, cuda, both with a comma, or ""')
     parser.add_argument('--only', choices=['notebooks', 'tests'], help='one stage instead of both')
@@ -108,7 +110,7 @@ def main():
     if args.gpu:
         if not has_gpu():
             return list_gpu_tests()
-        args.pytest = ['-m', 'gpu', '-rs', *args.pytest]
+        args.workers, args.pytest = 1, ['-m', 'gpu', '-rs', *args.pytest]
     if args.core:
         args.only, args.pytest = 'tests', [*(f'tests/{name}.py' for name in CORE), *args.pytest]
     failed, number = ([], 0) if args.only == 'tests' else run_notebooks(

@@ -15,10 +15,13 @@ def wants_gpu(marks: str) -> bool:
 
 
 def pytest_configure(config):
-    "A test that does not name the GPU does not see it, and gives the same numbers on every machine"
-    if wants_gpu(config.option.markexpr or ''): return
-    os.environ |= dict(CUDA_VISIBLE_DEVICES='', HIP_VISIBLE_DEVICES='', OTSEG_DEVICE='cpu')  # also for processes that tests start
+    """A test gives the same numbers on every machine: torch has one thread, since with more the order of sums is not fixed,
+    and a test that does not name the GPU does not see it. Several cores are for several processes of tests."""
+    os.environ['OMP_NUM_THREADS'] = '1'  # also for processes that tests start
     import torch
+    torch.set_num_threads(1)
+    if wants_gpu(config.option.markexpr or ''): return
+    os.environ |= dict(CUDA_VISIBLE_DEVICES='', HIP_VISIBLE_DEVICES='', OTSEG_DEVICE='cpu')
     torch.cuda.is_available, torch.cuda.device_count = (lambda: False), (lambda: 0)
 
 
@@ -53,14 +56,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread():
-    "Torch with one thread, and what it had before afterwards"
-    import torch  # not by those tests that do without
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    "A test that asks for more threads has them alone"
     yield
-    torch.set_num_threads(before)
+    import torch
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')

@@ -16,8 +16,7 @@ from given.shell import (
 from otseg.model.otseg import OTSegConfig
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
-pytestmark = [pytest.mark.usefixtures('one_thread'),
-              pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
 
 

@@ -16,7 +16,6 @@ from otseg.core import HOLDER, LOCK, command
 FAULTS = {errno.EACCES: 'should be open to this user', errno.EPERM: 'should be open to this user',
           errno.ENOSPC: 'there should be room for', errno.EROFS: 'should be on a disk that takes files',
           errno.EDQUOT: 'there should be room for', errno.ENAMETOOLONG: 'should have a shorter name', errno.EIO: 'should work'}
-pytestmark = pytest.mark.usefixtures('one_thread')  # bits of a run are compared with those of another
 COMMANDS = dict(train=start(), eval=[*EVAL, '--output', 'new.json'], predict=ask('portrait.jpg'),
                 prepare=['otseg-prepare', 'folder', 'data', '--output', 'new.json'],
                 demo=['otseg-demo', '--scenes', '8', '--output', 'new'])

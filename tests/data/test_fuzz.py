@@ -40,8 +40,7 @@ from otseg.train.trainer import fit
 from otseg.train.trainer import main as train
 from otseg.model.vocab import load_vocab
 
-pytestmark = [pytest.mark.usefixtures('one_thread'),
-              pytest.mark.filterwarnings('ignore'),
+pytestmark = [pytest.mark.filterwarnings('ignore'),
               pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='a limit of time needs signals')]
 CASES, EVERY, LIMIT = 1500, 300, 120                     # damages, how many of them by default, seconds for one
 VOC = 'voc/ImageSets/Segmentation'

@@ -27,8 +27,7 @@ from otseg.train.recipes import COCO, CONTEXT, VOC, cross_recipe, override
 from otseg.model.dense import TrainingFree
 from otseg.model.vocab import Vocab, load_vocab
 
-pytestmark = [pytest.mark.usefixtures('one_thread'),
-              pytest.mark.filterwarnings('ignore:.*meaningless.*')]
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 SHAPES = [(500, 375), (375, 500), (2000, 300), (40, 30)]  # width and height
 
 

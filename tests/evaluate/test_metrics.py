@@ -137,13 +137,13 @@ def counting(rounds=10):
     return [*map(statistics.median, zip(*seconds))]
 
 
-def test_checking_costs_little_beside_counting(one_thread):
+def test_checking_costs_little_beside_counting():
     ours, bare = counting()
     assert ours < 50 * bare
 
 
 @pytest.mark.timing
-def test_counting_is_fast_enough_for_a_validation_set(one_thread):
+def test_counting_is_fast_enough_for_a_validation_set():
     assert counting()[0] < .04  # 1,449 pictures in a minute
 
 

@@ -10,7 +10,7 @@ from otseg.commands.evaluate import meaning_changes
 from otseg.core import read_json, write_json
 from otseg.model.checkpoint import file_digest
 
-pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'), pytest.mark.usefixtures('one_thread')]
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 SCORE = ('otseg-eval', 'run', '--data', 'data')
 
 

@@ -50,7 +50,7 @@ def seconds_of(fn, *args):
 
 @pytest.mark.parametrize('limit', LIMITS)
 @pytest.mark.parametrize('handle', MOVES)
-def test_redraw_is_quick_and_seen(segmenter, one_thread, handle, limit, record_property):
+def test_redraw_is_quick_and_seen(segmenter, handle, limit, record_property):
     e, seconds = explore(segmenter), []
     if limit == 'anew': limit = statistics.median(seconds_of(explore, segmenter) for _ in range(3))
     before = shown(e), lines(e)
@@ -229,7 +229,7 @@ def test_figure_is_saved(segmenter, monkeypatch):
 
 
 @pytest.mark.timing
-def test_a_figure_of_a_large_photograph_is_saved_soon(segmenter, one_thread):
+def test_a_figure_of_a_large_photograph_is_saved_soon(segmenter):
     e = explore(segmenter)
     e.handles.upload.value = upload('large.jpg', jpeg((3000, 4000)))
     assert seconds_of(e.handles.save.click) < 5
@@ -246,7 +246,7 @@ def test_classes_with_text_prompts_of_their_own_are_in_words(segmenter):
 
 
 @pytest.mark.parametrize('limit', LIMITS)
-def test_the_small_explorer_redraws_as_quickly(segmenter, one_thread, limit):
+def test_the_small_explorer_redraws_as_quickly(segmenter, limit):
     prediction, seconds = segmenter.predict(ToyScenes('val', 1)[0].image), []
     small = explore_prompts(prediction)
     if limit == 'anew': limit = statistics.median(seconds_of(explore, segmenter) for _ in range(3))

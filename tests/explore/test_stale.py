@@ -33,7 +33,7 @@ SEEN = dict(  # what has to be another one
 
 
 @pytest.mark.parametrize('change', CHANGES)
-def test_nothing_is_stale(segmenter, one_thread, change):
+def test_nothing_is_stale(segmenter, change):
     probe = Probe(segmenter, PICTURES[0], CLASSES)
     before = said(probe)
     if change == 'picture': probe.see(PICTURES[1])

@@ -16,8 +16,7 @@ from otseg.model.otseg import OTSeg
 from otseg.predict.segmenter import Segmenter
 from otseg.model.vocab import Vocab
 
-pytestmark = [pytest.mark.usefixtures('one_thread'),
-              pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*transport problems')]
 
 

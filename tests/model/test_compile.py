@@ -20,12 +20,9 @@ def make(*args, **config): return make_model(*args, **(dict(clip=CLIP, decoder_l
 
 @pytest.fixture(autouse=True)
 def fresh():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-    torch.set_num_threads(threads)
 
 
 class Counter:

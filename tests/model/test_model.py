@@ -21,13 +21,11 @@ pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
 
 @pytest.fixture(autouse=True)
 def plain_float32():
-    "One thread (models this small only wait for each other's), and no TF32 on the GPU"
-    threads, backends = torch.get_num_threads(), (torch.backends.cuda.matmul, torch.backends.cudnn)
+    "No TF32 on the GPU"
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [b.allow_tf32 for b in backends]
-    torch.set_num_threads(1)
     for b in backends: b.allow_tf32 = False
     yield
-    torch.set_num_threads(threads)
     for b, value in zip(backends, before): b.allow_tf32 = value
 
 

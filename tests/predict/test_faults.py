@@ -17,7 +17,7 @@ from otseg.predict.folder import main
 from otseg.predict.segmentation import RESULTS, Segmentation, result_path
 from otseg.predict.segmenter import Segmenter
 
-pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:Glyph')]
 
 

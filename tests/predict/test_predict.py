@@ -23,8 +23,7 @@ from otseg.predict.folder import main, predict_folder
 from otseg.predict.segmentation import decode_rle, encode_rle
 from otseg.predict.segmenter import Segmenter
 
-pytestmark = [pytest.mark.usefixtures('one_thread'),
-              pytest.mark.filterwarnings('ignore:.*meaningless.*'),
+pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')]  # of pycocotools
 SHAPES = {'a.jpg': (60, 90, 3), 'a.png': (50, 50), 'B.JPEG': (97, 33, 3), 'c.webp': (40, 41, 3), 'x/a.jpg': (130, 60, 3),
           'x/d.tif': (1, 1), 'x/y z/e.bmp': (96, 96, 3), 'x/y z/f.PNG': (30, 200, 4), 'ü/g.jpg': (64, 300, 3)}

@@ -17,7 +17,7 @@ from otseg.train.recipes import RECIPES, SETTINGS
 from otseg.train.run import SCORE_COLUMNS, RunLog
 from otseg.train.step import forward_loss, train_step
 
-pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:.*starts from')]
+pytestmark = [pytest.mark.filterwarnings('ignore:.*starts from')]
 
 
 @pytest.mark.parametrize('name, steps, size, stride, tokens', [

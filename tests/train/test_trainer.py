@@ -278,7 +278,7 @@ def test_averaged_weights(tmp_path):
 
 
 @pytest.mark.parametrize('limit', [1.5, pytest.param(1.03, marks=pytest.mark.timing)])
-def test_overhead_of_the_trainer(one_thread, limit):
+def test_overhead_of_the_trainer(limit):
     "A step of the trainer against the same step written out, in turns, in CPU time; asked on a quiet machine: under 3 %"
     r = override(get_recipe('toy'), steps=28, workers=0)
     data = load_dataset('toy', split='train', n=32, transform=r.train_transform())
