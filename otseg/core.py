@@ -18,13 +18,14 @@ from difflib import get_close_matches
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from filelock import FileLock, Timeout
-from jaxtyping import Float
-from torch import Tensor
+
+if TYPE_CHECKING:  # a command that refuses what it was asked does not wait for torch
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 # %% ../nbs/00_core/00_core.ipynb #70c3199d
@@ -128,7 +129,8 @@ def machine_fault(
 ) -> str | None:
     "One line about an error that the machine is the cause of: disk, rights, memory; None for any other"
     words = ' '.join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search('DefaultCPUAllocator|CUDA out of memory', words):
+    short = isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'  # torch's, by name
+    if short or re.search('DefaultCPUAllocator|CUDA out of memory', words):
         return f'there should be enough memory, got {words or type(error).__name__}. Take smaller pictures or batches.'
     if not isinstance(error, OSError): return None
     number = errno.EACCES if isinstance(error, PermissionError) else error.errno
@@ -154,10 +156,11 @@ def command(fn):
 
 # %% ../nbs/00_core/00_core.ipynb #48dccb88
 def l2_normalize(
-    x: Float[Tensor, "*shape d"],  # Vectors
-    dim: int=-1,                   # Axis of the vector
-) -> Float[Tensor, "*shape d"]:
+    x: 'Float[Tensor, "*shape d"]',  # Vectors
+    dim: int=-1,                     # Axis of the vector
+) -> 'Float[Tensor, "*shape d"]':
     "Divide by the Euclidean norm along `dim` (a zero vector stays zero); the hat of Eq 8"
+    import torch.nn.functional as F
     return F.normalize(x, dim=dim)
 
 # %% ../nbs/00_core/00_core.ipynb #e2466bde
@@ -165,6 +168,8 @@ def seed_everything(
     seed: int,  # Any integer
 ) -> None:
     "Seed Python, NumPy and torch (CPU and GPU)"
+    import numpy as np
+    import torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
 # %% ../nbs/00_core/00_core.ipynb #8687fffb
@@ -173,13 +178,15 @@ def seeded(
     seed: int,  # Seed used inside the block
 ):
     "Run a block under its own torch CPU seed; the generator outside goes on as if nothing had happened"
+    import torch
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         yield
 
 # %% ../nbs/00_core/00_core.ipynb #c76ff715
-def best_device() -> torch.device:
+def best_device() -> 'torch.device':
     "The default device: OTSEG_DEVICE if it is set; else the GPU if there is one, else the CPU"
+    import torch
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     name = os.environ.get('OTSEG_DEVICE') or ('cuda' if gpus else 'cpu')
     named = re.fullmatch('cpu|cuda(?::([0-9]+))?', name)
@@ -204,6 +211,7 @@ def _commit() -> str | None:
 
 def environment() -> dict:
     "Versions, commit and machine kind"
+    import torch
     device = best_device()
     return dict(otseg=__version__, commit=_commit(), torch=torch.__version__,
                 python=sys.version.split()[0],

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What has to work on any system: imports, the mathematics, the model, its checkpoints, data and scores.
-ON_GPU = 'nbs/01_transport/01_fused.ipynb'  # the notebook that runs on a GPU where OTSEG_DEVICE asks for it
+ON_GPU = 'nbs/01_transport/02_fused.ipynb'  # the notebook that runs on a GPU where OTSEG_DEVICE asks for it
 CORE = ('project/test_imports', 'project/test_layers', 'transport/test_range', 'model/test_model', 'evaluate/test_metrics',
         'model/test_chunks', 'model/test_parity', 'predict/test_export', 'project/test_versions', 'model/test_devices')
 

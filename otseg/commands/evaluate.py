@@ -33,7 +33,7 @@ from ..predict.segmenter import Segmenter
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
 from ..model.dense import DENSE, TrainingFree
-from ..model.otseg import OTSegConfig
+from ..model.config import OTSegConfig
 from ..model.vocab import Vocab
 
 # %% ../../nbs/10_commands/01_evaluate.ipynb #3b0e8b91

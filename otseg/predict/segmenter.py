@@ -24,11 +24,13 @@ from torch import Tensor
 
 from ..core import InputError, best_device, check, l2_normalize, naming, read_json, unknown_name
 from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
-from ..model.otseg import OTSeg, OTSegConfig
+from ..model.otseg import OTSeg
+from ..model.config import OTSegConfig
 from ..model.vocab import Vocab, vocab_of
 from ..data.transforms import Preprocess
 from ..evaluate.windows import SlidingOutput, predict_windows
 from .segmentation import FEW, Scoring, Segmentation, WholePicture, load_photograph
+from ..model.clip import encode_vocab
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #16d27560
 _FILE = re.compile(r'\.(txt|json|csv|tsv|ya?ml|toml|names|xml|md|py|npy|pdf|docx?|xlsx?)$', re.I)
@@ -287,7 +289,7 @@ class Segmenter(HubModel):
         "Text embeddings of a vocabulary, cached on disk"
         key = vocab.texts()
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
-            self._text = key, self.model.config.encode(vocab).to(self.device)
+            self._text = key, encode_vocab(self.model.config, vocab).to(self.device)
         return self._text[1]
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #6fdb0387

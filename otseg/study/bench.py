@@ -27,8 +27,10 @@ from ..transport import mpsa
 from ..transport.entropic import SinkhornOutput, sinkhorn
 from ..transport.solvers import spread_scores, textbook_sinkhorn
 from ..model.checkpoint import load_checkpoint
-from ..model.clip import build_visual, clip_config
-from ..model.otseg import OTSeg, OTSegConfig
+from ..model.clip import build_visual, encode_vocab
+from ..model.config import clip_config
+from ..model.otseg import OTSeg
+from ..model.config import OTSegConfig
 from ..data.reading import collate, load_dataset
 from ..data.toy import toy_scene
 from ..evaluate.windows import predict_windows
@@ -276,7 +278,7 @@ def ask_training(bench: Bench) -> list[dict]:
     data = load_dataset('toy', split='train', n=bench.pictures, transform=recipe.train_transform())
     batch = collate([data[i, bench.seed + i] for i in range(bench.pictures)])
     batch = {k: v.to(bench.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    text = recipe.model.encode(vocab, cache=False)[list(recipe.train_classes(vocab))].to(bench.device)
+    text = encode_vocab(recipe.model, vocab, cache=False)[list(recipe.train_classes(vocab))].to(bench.device)
     def start(attention):
         model = OTSeg(replace(recipe.model_config(), attention=attention)).to(bench.device).train()
         model.load_state_dict(checkpoint.model.state_dict(), strict=False)  # an attention may have more

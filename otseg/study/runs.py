@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..core import InputError, best_device, check, read_json, seeded, unknown_name, write_json
-from ..model.clip import weights_id
+from ..model.clip import weights_id, encode_vocab
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab, load_templates, load_vocab
 from ..data.reading import TOY_PICTURES, ToyDataset, collate
@@ -153,7 +153,7 @@ def step_cost(
     device, was = next(model.parameters()).device, model.training
     batch = collate([data[i, recipe.seed + i] for i in range(recipe.batch_size)])
     batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    text = recipe.model.encode(vocab).to(device)
+    text = encode_vocab(recipe.model, vocab).to(device)
     trained = text[list(recipe.train_classes(vocab))]
     def step():
         model.train().zero_grad()
@@ -232,7 +232,7 @@ def run_settings(
 
 def _part_scores(model, recipe, groups, data):
     "Scores of parts on each split, for seen and unseen things"
-    names, text = load_vocab('toy').names, recipe.model.encode(part_vocab())
+    names, text = load_vocab('toy').names, encode_vocab(recipe.model, part_vocab())
     groups = {g: [names[i] for i in classes] for g, classes in zip(('seen', 'unseen'), groups)}
     return dict(parts={split: part_record(model, d, text, recipe.model.eps, groups, PART_EPS)
                        for split, d in data.items()})
@@ -247,7 +247,7 @@ def run_variant(
     settings = run_settings(study, variant, seed)
     started, began, worked = initial_weights(recipe), time.perf_counter(), time.process_time()
     result = train_variant(recipe, vocab)
-    trained, text = time.perf_counter() - began, recipe.model.encode(vocab)
+    trained, text = time.perf_counter() - began, encode_vocab(recipe.model, vocab)
     groups = vocab.seen, load_vocab('toy').unseen
     def data(split, n): return toy_scenes(split, recipe.eval_transform(), vocab, n)
     val, test = (data(split, settings['scenes'][split]) for split in ('val', 'test'))

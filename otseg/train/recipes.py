@@ -13,17 +13,20 @@ __all__ = ['SETTINGS', 'VOC', 'CONTEXT', 'COCO', 'CAMVID', 'FOLDER', 'TOY', 'REC
 import ast, math, re, types, typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING
 
 from fastcore.docments import docments
-from jaxtyping import Int
-from torch import Tensor
 
 from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, naming, unknown_name
-from ..model.losses import LOSSES, PUBLISHED
-from ..model.otseg import OTSegConfig
+from ..model.config import PUBLISHED, OTSegConfig
 from ..data.layouts import LAYOUTS
-from ..data.transforms import Preprocess, train_transform
 from ..model.vocab import Vocab, inductive_labels, transductive_labels
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from otseg.data.transforms import Preprocess
+    from torch import Tensor
+
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c8534aa7
 SETTINGS = ('inductive', 'transductive', 'supervised')
@@ -108,15 +111,16 @@ class Recipe:
     @property
     def loss_weights(self) -> dict[str, float | None]:
         "Weight of each loss, by its option; None = without this loss"
+        from otseg.model.losses import LOSSES
         for name in LOSSES:
             check(f'{name}_weight' in self._weights, f'the loss {name} should have a weight in the recipe', 'none',
                   f'Add the field {name}_weight to Recipe; None = without this loss.')
         return {name: getattr(self, name) for name in self._weights}
 
     def train_labels(self,
-        labels: Int[Tensor, "..."],  # Class indices and 255
+        labels: 'Int[Tensor, "..."]',  # Class indices and 255
         vocab: Vocab,
-    ) -> Int[Tensor, "..."]:
+    ) -> 'Int[Tensor, "..."]':
         "What training may see: unseen pixels become 255 (inductive, indices among the seen) or -1 (transductive)"
         if self.setting == 'inductive': return inductive_labels(labels, vocab)
         return transductive_labels(labels, vocab) if self.setting == 'transductive' else labels.long()
@@ -126,12 +130,15 @@ class Recipe:
         return vocab.seen if self.setting == 'inductive' else tuple(range(len(vocab)))
 
     def train_transform(self) -> Callable:
+        "What training pictures and their masks go through"
+        from otseg.data.transforms import train_transform
         return train_transform(self.image_size, resize=self.resize, scale_range=self.scale_range,
                                cat_max_ratio=self.cat_max_ratio, flip=self.flip, photometric=self.photometric,
                                mean=self.model.image_mean, std=self.model.image_std)
 
-    def preprocess(self) -> Preprocess:
+    def preprocess(self) -> 'Preprocess':
         "What pictures go through in evaluation, and the windows in which they are seen"
+        from otseg.data.transforms import Preprocess
         return Preprocess(self.resize, self.min_side, self.model.image_mean, self.model.image_std, self.image_size, self.stride)
 
     def eval_transform(self) -> Callable: return self.preprocess().eval_transform()

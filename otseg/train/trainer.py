@@ -42,6 +42,7 @@ from .recipes import RECIPES, Recipe, describe_options, get_recipe, override
 from .run import SCORE_COLUMNS, Average, FullModel, NotFinite, RunLog, check_data, clean_leftovers, discard_run
 from .run import newest_checkpoint, note_damaged, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
 from .step import checkpoint_activations, note_skipped, train_step
+from ..model.clip import encode_vocab
 
 # %% ../../nbs/06_train/05_trainer.ipynb #46e5fb94
 def check_classes(
@@ -195,7 +196,7 @@ class Trainer:
         self.vocab = dataset.vocab.with_(templates=recipe.templates) if recipe.templates else dataset.vocab
         self.workers = min(recipe.workers, os.cpu_count() or 1)
         self.batches = self._load(dataset)
-        self.all_text = recipe.model.encode(self.vocab).to(accelerator.device)
+        self.all_text = encode_vocab(recipe.model, self.vocab).to(accelerator.device)
         self.text = self.all_text[list(recipe.train_classes(self.vocab))]
         self._build()
         starts = gather_object([self.start])

@@ -13,7 +13,7 @@ from given.shell import (
     COMMANDS, EVAL, FILES, FIRST, LAST, NAMES, TRAIN, ask, mask, misused,
     picture, process, refused, rows, shell, start, tree, weights,
 )
-from otseg.model.otseg import OTSegConfig
+from otseg.model.config import OTSegConfig
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),

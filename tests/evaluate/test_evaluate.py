@@ -14,13 +14,15 @@ import otseg.evaluate.windows
 from given.authors import official
 from given.models import make, prompts
 from given.shell import NAMES, TINY, data_set, mask, picture, shell
+from otseg.model.clip import encode_vocab
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import asset_path, read_json
 from otseg.data.reading import collate, load_dataset
 from otseg.evaluate.diversity import measure_diversity
 from otseg.evaluate.windows import count_pixels, evaluate, evaluate_options, predict_windows
 from otseg.evaluate.metrics import harmonic_mean
-from otseg.model.otseg import OTSeg, OTSegConfig
+from otseg.model.otseg import OTSeg
+from otseg.model.config import OTSegConfig
 from otseg.evaluate.paper import misfits, paper_table, printed_table, read_results
 from otseg.predict.segmenter import Segmenter
 from otseg.train.recipes import COCO, CONTEXT, VOC, cross_recipe, override
@@ -223,7 +225,8 @@ def test_training_free(world):
     model = TrainingFree(TINY, 'random').eval()
     recipe = replace(VOC, model=model.config)
     data = load_dataset('folder', 'data', 'val', recipe.eval_transform())
-    scores = evaluate(model, DataLoader(data, batch_size=1, collate_fn=collate), model.config.encode(data.vocab), data.vocab,
+    text = encode_vocab(model.config, data.vocab)
+    scores = evaluate(model, DataLoader(data, batch_size=1, collate_fn=collate), text, data.vocab,
                       seen_penalty=0., window=512, stride=426)
     assert told[0]['miou'] == pytest.approx(scores.miou) and told[0]['templates'] == list(data.vocab.templates)
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from otseg.model.losses import otseg_loss
-from otseg.model.otseg import OTSeg, OTSegConfig
+from otseg.model.otseg import OTSeg
+from otseg.model.config import OTSegConfig
 from otseg.evaluate.windows import window_starts
 
 WORDS = ['a', 'cat', 'dog', 'medium', 'of', 'part', 'photo', 'portrait', 'road', 'segment', 'sky', 'small']

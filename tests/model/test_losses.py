@@ -9,7 +9,8 @@ import torch
 
 from given.training import Squares, recipe, same, weights
 from otseg.core import InputError
-from otseg.model.losses import LOSSES, PATHS, PUBLISHED, loss_terms, otseg_loss, register_loss, used_losses
+from otseg.model.losses import LOSSES, PATHS, loss_terms, otseg_loss, register_loss, used_losses
+from otseg.model.config import PUBLISHED
 from otseg.model.otseg import OTSegOutput
 from otseg.show.charts import plot_run
 from otseg.train.recipes import RECIPES, Recipe, override

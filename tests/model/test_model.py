@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from given.models import DEVICES, TINY, WORDS, apart, gradients, make, outputs, pictures, prompts, step, trained
 from otseg.model.checkpoint import save_checkpoint
-from otseg.model.otseg import OTSeg, OTSegConfig
+from otseg.model.otseg import OTSeg
+from otseg.model.config import OTSegConfig
 from otseg.transport.entropic import sinkhorn
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),

@@ -16,7 +16,7 @@ from given.shell import TINY
 from otseg.core import InputError
 from otseg.model import clip as room
 from otseg.model.clip import WordTokenizer, check_distinct, cut_texts, file_sha256, load_clip, text_embeddings, weights_id
-from otseg.model.otseg import OTSegConfig
+from otseg.model.config import OTSegConfig
 from otseg.model.vocab import Vocab
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*meaningless.*')

@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from given.training import Squares, column, fit, recipe, trained
+from otseg.model.clip import encode_vocab
 from otseg.core import read_json
 from otseg.evaluate.metrics import Scores
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
@@ -67,7 +68,7 @@ def losses(r, *steps, kind=Accelerator, times=1):
     model = OTSeg(r.model_config())
     optimizer = torch.optim.AdamW(model.parameter_groups(r.lr))
     model, optimizer = accelerator.prepare(model.train(), optimizer)
-    text = r.model.encode(Squares.vocab)[list(r.train_classes(Squares.vocab))]
+    text = encode_vocab(r.model, Squares.vocab)[list(r.train_classes(Squares.vocab))]
     batches = [batch_of([1, 2])] * times
     return [train_step(accelerator, model, optimizer, batches, text, r, Squares.vocab, step)['loss'] for step in steps]
 
@@ -91,7 +92,7 @@ def test_blend_and_threshold_reach_the_pseudo_labels(monkeypatch):
     "No pixel is sure enough for a threshold of 1, so that no mask is left; the blend is the recipe's"
     torch.manual_seed(0)
     base, given = replace(recipe(dropout=0.), setting='transductive'), []
-    model, text = OTSeg(base.model_config()).eval(), base.model.encode(Squares.vocab)
+    model, text = OTSeg(base.model_config()).eval(), encode_vocab(base.model, Squares.vocab)
     unseen = batch_of([1, 2], labels=1)
     numbers = [int(forward_loss(model, unseen, text, replace(base, threshold=t), Squares.vocab)[1]) for t in (None, 0., 1.)]
     assert numbers == [2, 2, 0]

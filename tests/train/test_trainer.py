@@ -15,6 +15,7 @@ from given.training import (
     FSDP, Squares, child, column, equal_runs, killed_at, recipe, same, steps_left, together,
     train, trained, unbroken_run, weights, whole,
 )
+from otseg.model.clip import encode_vocab
 from otseg.model.checkpoint import load_checkpoint
 from otseg.core import InputError, read_json
 from otseg.data.reading import collate, load_dataset
@@ -179,7 +180,7 @@ def test_scores_on_the_way(tmp_path):
     assert scored.losses == plain.losses and torch.equal(trained(scored.model), trained(plain.model))
     assert column(tmp_path/'run/scores.csv', 'step') == ['3', '6', '9', '12']
     hiou = [float(v) for v in column(tmp_path/'run/scores.csv', 'hiou')]
-    text = r.model.encode(data.vocab)
+    text = encode_vocab(r.model, data.vocab)
     for step, value in zip((3, 6, 9, 12), hiou):
         kept = load_checkpoint(tmp_path/f'run/checkpoints/step_{step:06d}')
         loader = torch.utils.data.DataLoader(data, collate_fn=collate)
@@ -249,7 +250,7 @@ def test_fifty_losses_of_a_textbook_loop():
     torch.manual_seed(r.seed)
     model, batch = OTSeg(r.model_config()), [data[i] for i in range(4)]
     batch = {k: torch.stack([b[k] for b in batch]) for k in ('image', 'labels')}
-    text = r.model.encode(data.vocab)[[0, 2]]
+    text = encode_vocab(r.model, data.vocab)[[0, 2]]
     plain = textbook(model.train(), text, batch, 50, r.lr, 5, r.weight_decay)
     ours = fit(r, dataset=data, progress=False).losses
     apart = (torch.tensor(ours) / torch.tensor(plain) - 1).abs().max()

@@ -11,7 +11,8 @@ from otseg.core import InputError
 from otseg.explore.explorer import explore
 from otseg.explore.probe import Probe
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
-from otseg.model.otseg import OTSegConfig, head_with
+from otseg.model.otseg import head_with
+from otseg.model.config import OTSegConfig
 from otseg.model.vocab import load_vocab
 from otseg.predict.segmenter import Segmenter
 from otseg.study.bench import QUICK, Bench, attention_cases, run_bench

@@ -10,10 +10,12 @@ from given.models import make, pictures, prompts
 from given.shell import shell
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import InputError, asset_path
-from otseg.model.otseg import OTSegConfig, head_with
+from otseg.model.otseg import head_with
+from otseg.model.config import OTSegConfig
 from otseg.train.recipes import differences, get_recipe, override, recipe_from_dict
 from otseg.train.run import resume_weights
-from otseg.transport.entropic import METHODS, sinkhorn
+from otseg.transport.entropic import sinkhorn
+from otseg.transport.choices import METHODS
 from otseg.model.vocab import load_vocab
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*meaningless.*')
