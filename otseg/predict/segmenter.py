@@ -286,10 +286,10 @@ class Segmenter(HubModel):
     def text(self,
         vocab: Vocab,  # Any classes
     ) -> Float[Tensor, "k n d"]:
-        "Text embeddings of a vocabulary, cached on disk"
+        "Text embeddings of a vocabulary; a sentence is encoded once, by a text tower that stays on the device"
         key = vocab.texts()
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
-            self._text = key, encode_vocab(self.model.config, vocab).to(self.device)
+            self._text = key, encode_vocab(self.model.config, vocab, device=self.device).to(self.device)
         return self._text[1]
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #6fdb0387
