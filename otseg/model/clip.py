@@ -213,7 +213,7 @@ def _load_state(model, state, source):
           f'{len(missing)} absent ({", ".join(missing[:3])}), '
           f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})',
           'Name the architecture that the file was made with.')
-    check_finite(source, state)
+    check_finite(source, {k: v for k, v in state.items() if k in wanted and k != 'attn_mask'})
     model.load_state_dict(state, strict=False)
 
 # %% ../../nbs/02_model/02_clip.ipynb #8865662b
