@@ -17,7 +17,7 @@ from typing import NamedTuple, get_args, get_type_hints
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -99,25 +99,30 @@ def is_hub_id(
     "Whether a name is that of a repository on the Hub, and of no folder here"
     return not Path(name).is_dir() and bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)))
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str=None, token: str=None) -> Path:
     "Fetch a checkpoint, or take it from the cache where the Hub cannot be reached; each failure has its own remedy"
     expected = f'the checkpoint {name!r} should be a folder or on the Hugging Face Hub'
-    try: return Path(snapshot_download(name, allow_patterns=['config.json', 'model.safetensors'],
-                                       local_files_only=not hub_reachable()))
+    try: return Path(snapshot_download(name, allow_patterns=['config.json', 'model.safetensors'], revision=revision,
+                                       token=token, local_files_only=not hub_reachable()))
     except LocalEntryNotFoundError as e:
         raise InputError(f'{expected}, got no copy in the cache, and no network. Check the path, or the network.') from e
+    except RevisionNotFoundError as e:
+        raise InputError(f'{expected}, got no revision {revision!r} of it. Name a branch, tag or commit that it has.') from e
     except RepositoryNotFoundError as e:
-        raise InputError(f'{expected}, got no such repository. Check its name; a private one needs a login.') from e
+        raise InputError(f'{expected}, got no such repository. Check its name; a private one needs a login or `token`.') from e
     except Exception as e:
         if machine_fault(e): raise
         told = ' '.join(f'{type(e).__name__} ({e})'.split())
         raise InputError(f'{expected}, got {told}. Check the path, or the network.') from e
 
 def find_checkpoint(
-    name: str,  # Folder, "toy", or a Hub id "user/name"
+    name: str,           # Folder, "toy", or a Hub id "user/name"
+    revision: str=None,  # Branch, tag or commit on the Hub; None = the newest
+    token: str=None,     # For a private repository of the Hub; None = that of the login
 ) -> Path:
     "The folder of a checkpoint; a run folder gives its newest one"
     path = Path(name)
+    check(revision is None or is_hub_id(name), '`revision` should be asked of a checkpoint on the Hub', repr(str(name)))
     if path.is_dir():
         runs = run_checkpoints(path)
         check((path/'config.json').is_file() or runs,
@@ -127,7 +132,7 @@ def find_checkpoint(
     if re.fullmatch(r'[a-z0-9]+', str(name)) and asset_path('.').joinpath(f'otseg_{name}').is_dir():
         return asset_path(f'otseg_{name}')
     check(is_hub_id(name), 'a checkpoint should be a folder, "toy", or a Hub id "user/name"', repr(str(name)))
-    return _from_hub(str(name))
+    return _from_hub(str(name), revision, token)
 
 # %% ../../nbs/02_model/07_checkpoint.ipynb #25eb21c4
 def file_digest(
@@ -253,9 +258,11 @@ def load_checkpoint(
     name: str,           # As in `find_checkpoint`
     *,
     weights: str=None,   # CLIP weights (of the text tower, if the image tower is in the checkpoint); None = as recorded
+    revision: str=None,  # As in `find_checkpoint`
+    token: str=None,     # As in `find_checkpoint`
 ) -> Checkpoint:
     "Load a checkpoint of ours and put it on its CLIP"
-    folder = find_checkpoint(name)
+    folder = find_checkpoint(name, revision, token)
     why = damage(folder) if (folder/'manifest.json').exists() else None
     check(why is None, f'{folder} should be a whole checkpoint', f'one whose {why}', 'Use an earlier one, or copy it again.')
     record = _read_record(folder)

@@ -258,10 +258,12 @@ class Segmenter(HubModel):
         weights: str=None,    # CLIP weights, where the recorded ones are not to be found
         device: str=None,     # As in `Segmenter`
         precision: str='no',  # As in `Segmenter`
+        revision: str=None,   # Branch, tag or commit of a Hub id; None = the newest
+        token: str=None,      # For a private repository of the Hub; None = that of the login
     ) -> 'Segmenter':
         "Load a checkpoint"
         device = device or best_device()  # a device that is not there is no fault of the checkpoint
-        checkpoint = load_checkpoint(name, weights=weights)
+        checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
                        **stored_settings(checkpoint.info, checkpoint.model.config))
