@@ -108,6 +108,28 @@ def test_a_warning_says_so_from_the_cache_too(tmp_path):
                 text_embeddings(texts, cutting, str(weights), tmp_path)
 
 
+# the tower without the padding
+
+@pytest.mark.parametrize('change', [{}, dict(no_causal_mask=True), dict(pool_type='last'), dict(pool_type='first'),
+                                    dict(proj_type='none'), dict(proj_bias=True)], ids=str)
+def test_whatever_the_tower_it_reads_as_open_clip_does(change):
+    "What stands behind the end of a sentence is left out only where no token attends to it"
+    described = copy.deepcopy(SMALL)
+    described['model_cfg']['text_cfg'] |= dict(width=16) | change
+    model, tokenizer = load_clip(described, 'random:1'), WordTokenizer(WORDS, 8)
+    tokens = tokenizer(['a cat', 'a photo of a red cat', 'dog'])
+    with torch.no_grad(): want = model.encode_text(tokens)
+    torch.testing.assert_close(room._embed(model, tokens), want / want.norm(dim=-1, keepdim=True), atol=1e-6, rtol=0)
+
+
+def test_padding_costs_nothing():
+    "Three tokens of eight are read where the longest sentence has three"
+    model, lengths = load_clip(SMALL, 'random:1'), []
+    model.transformer.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
+    room._embed(model, WordTokenizer(WORDS, 8)(['cat', 'dog']))
+    assert lengths == [3]
+
+
 # the cache
 
 def test_the_cache_tells_tokenizers_apart(stored):
