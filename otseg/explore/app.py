@@ -11,22 +11,25 @@ __all__ = ['ASKED', 'UPLOAD', 'page', 'server_options', 'check_port', 'app']
 import json, os, secrets, socket, webbrowser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import ipywidgets as widgets
 from fastcore.script import call_parse
 
-from ..model.checkpoint import find_checkpoint
 from ..core import InputError, asset_path, check, command
-from .explorer import explore
-from .panels import told_line
-from ..predict.segmenter import Segmenter
+from ..model.config import check_places
+from ..predict.words import split_words
+
+if TYPE_CHECKING: import ipywidgets as widgets
 
 # %% ../../nbs/09_explore/03_app.ipynb #6416c49b
 ASKED = 'OTSEG_APP'  # environment variable: checkpoint, weights and classes as JSON
 
-def page() -> widgets.Widget:
+def page() -> 'widgets.Widget':
     "The explorer that `otseg-app` was asked for, or why there is none"
+    import ipywidgets as widgets
+    from otseg.explore.explorer import explore
+    from otseg.explore.panels import told_line
+    from otseg.predict.segmenter import Segmenter
     asked = json.loads(os.environ.get(ASKED, '{}'))
     try:
         segmenter = Segmenter.from_pretrained(asked.get('checkpoint', 'toy'), weights=asked.get('weights'))
@@ -83,8 +86,12 @@ def app(
     no_browser: bool=False,   # Only tell the address
 ):
     "Serve the explorer as a page on this machine, for those who know its token"
-    voila = _voila()
+    check_places(checkpoint, weights)
+    if classes: split_words(classes)
     check_port(port)
+    voila = _voila()
+    from otseg.model.checkpoint import find_checkpoint
+    from otseg.predict.segmenter import Segmenter
     folder = find_checkpoint(checkpoint).resolve()
     if weights and Path(weights).is_file(): weights = str(Path(weights).resolve())
     segmenter = Segmenter.from_pretrained(folder, weights=weights)

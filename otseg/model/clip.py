@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, asset_path, atomic_path, check, check_finite, l2_normalize
 from ..core import machine_fault, naming, read_json, seeded, unknown_name
-from .config import PACKAGED, OTSegConfig, called, clip_config
+from .config import PACKAGED, OTSegConfig, called, clip_config, names_file
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/02_clip.ipynb #af8466ae
@@ -81,9 +81,7 @@ def weights_kind(
     if re.fullmatch('random(:[0-9]+)?', name): return 'random'
     if name.startswith('hf-hub:'): return 'hub'
     if name in _tags(clip): return 'tag'
-    path = Path(name)
-    ends = path.suffix in ('.safetensors', '.pt', '.pth', '.bin')
-    is_file = ends or name.startswith('local-dir:') or path.is_file() or path.name != name
+    is_file = names_file(name)
     if not is_file and name.startswith('random:'):
         raise InputError(f'random weights should be named "random" or "random:SEED", got {name!r}.')
     return 'file' if is_file else 'tag'

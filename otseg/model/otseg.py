@@ -9,7 +9,7 @@ __all__ = ['HEAD_BYTES', 'HEAD_OPTIONS', 'OTSegOutput', 'OTSegHead', 'OTSeg', 'i
 
 # %% ../../nbs/02_model/04_otseg.ipynb #e7e0335a
 import copy, math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch

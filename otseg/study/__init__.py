@@ -2,6 +2,7 @@
 from otseg import faces
 
 __getattr__, __dir__, __all__ = faces(__name__, dict(
+    questions='STUDIES Study get_study',
     bench='Bench run_bench',
-    runs='STUDIES Study get_study run_study stored_runs',
+    runs='run_study stored_runs',
 ))

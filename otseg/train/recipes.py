@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fastcore.docments import docments
 
 from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, naming, unknown_name
-from ..model.config import PUBLISHED, OTSegConfig
+from ..model.config import PUBLISHED, OTSegConfig, check_precision
 from ..data.layouts import LAYOUTS
 from ..model.vocab import Vocab, inductive_labels, transductive_labels
 
@@ -102,8 +102,7 @@ class Recipe:
         check(self.stride <= self.image_size,
               f'`stride` should be at most the window of {self.image_size} pixels (--image_size)', self.stride,
               'Pass a smaller --stride.')
-        if self.precision not in ('no', 'bf16', 'fp16'):
-            raise unknown_name('precision', self.precision, ('no', 'bf16', 'fp16'))
+        check_precision(self.precision)
 
     @property
     def _weights(self): return [f.name for f in fields(self) if f.name.endswith('_weight')]

@@ -24,7 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
 from ..core import read_json, sync_folder, write_json
 from ..data.layouts import data_identity, file_sizes, identity_changes
-from ..model.checkpoint import damage, file_digest, run_checkpoints, save_checkpoint
+from ..model.checkpoint import damage, file_digest, save_checkpoint
+from ..model.config import run_checkpoints
 from ..model.losses import loss_terms
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab

@@ -89,7 +89,7 @@ def test_a_disk_that_fills_while_a_run_writes(world, broken, inside):
 LIMITED = '''
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-from otseg.train.trainer import main
+from otseg.train.command import main
 main(sys.argv[2:])
 '''
 
@@ -125,7 +125,7 @@ def test_every_command_has_the_same_way_out():
     decorated = command(print).__code__
     for name, place in scripts.items():
         module, _, function = place.partition(':')
-        if name == 'otseg-predict': module, function = 'otseg.predict.folder', 'predict'  # which main calls
+        if name == 'otseg-predict': module, function = 'otseg.predict.command', 'predict'  # which main calls
         f = chain = getattr(importlib.import_module(module), function)
         while f.__code__ is not decorated and (f := getattr(f, '__wrapped__', None)): pass
         assert f, (name, chain)

@@ -37,7 +37,7 @@ from otseg.commands.data import prepare
 from otseg.train.recipes import get_recipe, override
 from otseg.train.run import damage as damaged
 from otseg.train.trainer import fit
-from otseg.train.trainer import main as train
+from otseg.train.command import main as train
 from otseg.model.vocab import load_vocab
 
 pytestmark = [pytest.mark.filterwarnings('ignore'),

@@ -25,7 +25,7 @@ from otseg.data.reading import load_dataset
 from otseg.commands.data import prepare
 from otseg.model.vocab import load_vocab, vocab_of
 from otseg.train.recipes import get_recipe, override
-from otseg.train.trainer import main as train
+from otseg.train.command import main as train
 
 VOC = 'ImageSets/Segmentation'
 NAMES = ['road', 'sky', 'car', 'cow']

@@ -8,7 +8,7 @@ from otseg.core import read_json
 from otseg.commands.evaluate import evaluate
 from otseg.evaluate.paper import paper_table, read_results
 from otseg.data.check import check_dataset
-from otseg.train.trainer import main as train
+from otseg.train.command import main as train
 from otseg.model.vocab import load_vocab
 
 pytestmark = [pytest.mark.data, pytest.mark.filterwarnings('ignore')]

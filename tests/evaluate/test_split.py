@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from given.shell import NAMES, mask, picture, refused, shell, start
-from otseg.commands.evaluate import meaning_changes
+from otseg.commands.score import meaning_changes
 from otseg.core import read_json, write_json
 from otseg.model.checkpoint import file_digest
 

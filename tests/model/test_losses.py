@@ -15,7 +15,8 @@ from otseg.model.otseg import OTSegOutput
 from otseg.show.charts import plot_run
 from otseg.train.recipes import RECIPES, Recipe, override
 from otseg.train.run import RunLog, run_tables
-from otseg.train.trainer import FOR_RUN, fit, main
+from otseg.train.trainer import fit
+from otseg.train.command import FOR_RUN, main
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 TERMS = ['decoder_focal', 'decoder_dice', 'score_focal', 'score_dice']

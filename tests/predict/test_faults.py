@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from otseg.core import InputError, asset_path, locked_folder
-from otseg.predict.folder import main
-from otseg.predict.segmentation import RESULTS, Segmentation, result_path
+from otseg.predict.command import main
+from otseg.predict.segmentation import Segmentation
+from otseg.predict.words import RESULTS, result_path
 from otseg.predict.segmenter import Segmenter
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),

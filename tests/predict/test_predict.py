@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from given.training import fork_server
-from otseg.predict.folder import main, predict_folder
+from otseg.predict.folder import predict_folder
+from otseg.predict.command import main
 from otseg.predict.segmentation import decode_rle, encode_rle
 from otseg.predict.segmenter import Segmenter
 

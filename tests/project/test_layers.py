@@ -192,7 +192,7 @@ def house(tmp_path):
         '06_train/05_trainer': 'def fit():\n    from otseg.model import mix\n    import accelerate, torchvision',
         '08_study/00_bench': 'from otseg.train.trainer import fit',
         '09_explore/02_explorer': 'from ..core import check',
-        '10_commands/00_use': 'from otseg.explore.explorer import explore\nimport otseg.train.trainer',
+        '10_commands/01_use': 'from otseg.explore.explorer import explore\nimport otseg.train.trainer',
     }
     for file, source in code.items(): plant(tmp_path, file, source)
     for wing in ('', 'model', 'train', 'study', 'explore', 'commands'):
@@ -256,7 +256,7 @@ def test_planted_import_is_found(house, room, code, says):
 
 
 def test_wings_side_by_side_do_not_import_each_other(house):
-    plant(house, '07_predict/01_segmenter', 'x = 1')
+    plant(house, '07_predict/02_segmenter', 'x = 1')
     write(house, 'study.bench', 'from otseg.predict.segmenter import x')
     assert ['study imports predict.segmenter' in v for v in violations(house/'otseg', house/'nbs')] == [True]
 
@@ -266,7 +266,7 @@ def test_wings_side_by_side_do_not_import_each_other(house):
     ('from otseg.train import fit', 'predict does without train, got train'),
     ('import accelerate', 'accelerate is at home in train.processes, train.step, train.trainer only')])
 def test_who_predicts_does_without_training(house, code, says):
-    plant(house, '07_predict/02_folder', code)
+    plant(house, '07_predict/03_folder', code)
     found = violations(house/'otseg', house/'nbs')
     assert len(found) == 1 and says in found[0], found
 

@@ -7,7 +7,8 @@ import torch
 from otseg.data.reading import ToyDataset
 from otseg.model.vocab import load_vocab
 from otseg.study import runs
-from otseg.study.runs import Study, get_study, run_variant
+from otseg.study.runs import run_variant
+from otseg.study.questions import Study, get_study
 
 OWN = load_vocab('toy')
 

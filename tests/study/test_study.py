@@ -21,8 +21,9 @@ from otseg.study.compare import compare_seeds, correlation, mean_interval, paire
 from otseg.core import InputError
 from otseg.model.otseg import OTSeg
 from otseg.model.vocab import load_vocab
-from otseg.study.runs import STUDIES
-from otseg.study.runs import Study, initial_weights, run_study, shared_start, stored_runs
+from otseg.study.questions import STUDIES
+from otseg.study.runs import initial_weights, run_study, shared_start, stored_runs
+from otseg.study.questions import Study
 
 RUN = 'otseg-study attention --output new --steps 2 --scenes 3 --seeds 2'.split()
 ONE = [*RUN, '--only', 'softmax-6', '--jobs', '1']

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from given.training import column, same, weights
 from otseg.core import read_json
-from otseg.train.trainer import main
+from otseg.train.command import main
 
 ADDRESS, PORT = '10.77.0.{}', 29600
 CONFIGS = ROOT/'nbs/tutorials/accelerate'
