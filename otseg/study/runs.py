@@ -35,7 +35,7 @@ from ..evaluate.diversity import measure_diversity
 from ..evaluate.metrics import segmentation_scores
 from ..evaluate.windows import count_pixels
 from .questions import Study
-from ..train.recipes import Recipe, recipe_from_dict
+from ..train.recipes import Recipe, override, recipe_from_dict
 from ..train.step import forward_loss
 from ..train.trainer import fit
 from .bench import machine

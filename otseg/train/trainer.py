@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/06_train/trainer.html.md"""
 __all__ = ['check_classes', 'score_split', 'class_rows', 'best_by', 'strip_pictures', 'plot_strip', 'Trainer', 'RunResult', 'fit']
 
 # %% ../../nbs/06_train/05_trainer.ipynb #6b799279
-import os, warnings
+import os, sys, warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
