@@ -182,9 +182,10 @@ ENDINGS = '.safetensors', '.pt', '.pth', '.bin'  # of files of weights
 def names_file(
     weights: str | Path,  # As in `load_clip`
 ) -> bool:
-    "Whether the name of weights is that of a file, which may be absent, and no tag"
-    path = Path(weights)
-    return path.is_file() or path.suffix in ENDINGS or path.name != str(weights)
+    "Whether the name of weights is that of a file or folder, which may be absent, and neither a tag nor on the Hub"
+    path, name = Path(weights), str(weights)
+    if name.startswith('hf-hub:'): return False
+    return name.startswith('local-dir:') or path.is_file() or path.suffix in ENDINGS or path.name != name
 
 def check_places(
     checkpoint: str=None,  # As in `local_checkpoint`; None = none is asked for
@@ -192,5 +193,6 @@ def check_places(
 ) -> None:
     "Raise `InputError` where a checkpoint or a file of weights is not there"
     if checkpoint is not None: local_checkpoint(checkpoint)
-    check(weights is None or not names_file(weights) or Path(weights).is_file(), f'weights should be a file: {weights}',
-          'no such file', 'Give a .safetensors, .pt or .bin file, or an open_clip tag such as "openai".')
+    there = weights is None or not names_file(weights) or Path(str(weights).removeprefix('local-dir:')).exists()
+    check(there, f'weights should be a file: {weights}', 'no such file',
+          'Name one with --weights FILE (.safetensors, .pt or .bin), or an open_clip tag such as "openai".')

@@ -163,10 +163,12 @@ class Segmenter(HubModel):
         weights: str=None,    # CLIP weights, where the recorded ones are not to be found
         device: str=None,     # As in `Segmenter`
         precision: str='no',  # As in `Segmenter`
+        revision: str=None,   # Branch, tag or commit of a Hub id; None = the newest
+        token: str=None,      # For a private repository of the Hub; None = that of the login
     ) -> 'Segmenter':
         "Load a checkpoint"
         device = device or best_device()  # a device that is not there is no fault of the checkpoint
-        checkpoint = load_checkpoint(name, weights=weights)
+        checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
                        **stored_settings(checkpoint.info, checkpoint.model.config))
@@ -191,10 +193,10 @@ class Segmenter(HubModel):
     def text(self,
         vocab: Vocab,  # Any classes
     ) -> Float[Tensor, "k n d"]:
-        "Text embeddings of a vocabulary, cached on disk"
+        "Text embeddings of a vocabulary; a sentence is encoded once, by a text tower that stays on the device"
         key = vocab.texts()
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
-            self._text = key, encode_vocab(self.model.config, vocab).to(self.device)
+            self._text = key, encode_vocab(self.model.config, vocab, device=self.device).to(self.device)
         return self._text[1]
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #6fdb0387

@@ -1,5 +1,6 @@
 "What the text encoder reads: classes that it cannot tell apart, prompts that are cut, and a cache that knows all that counts"
 import copy
+import json
 import os
 import re
 import warnings
@@ -10,12 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from given.shell import TINY
 from otseg.core import InputError
 from otseg.model import clip as room
-from otseg.model.clip import WordTokenizer, check_distinct, cut_texts, file_sha256, load_clip, text_embeddings, weights_id
+from otseg.model.clip import WordTokenizer, check_distinct, cut_texts, encode_vocab, file_sha256, load_clip, text_embeddings
+from otseg.model.clip import weights_id
 from otseg.model.config import OTSegConfig
 from otseg.model.vocab import Vocab
 
@@ -61,7 +64,7 @@ def test_the_small_tokenizer_drops_no_letter(names):
     "A sign that it has no word for is an error with its name, in any script"
     vocab = Vocab('signs', names, templates=['a photo of a {}.'])
     with pytest.raises(InputError, match='should use words that this CLIP learned, got'):
-        OTSegConfig(clip=TINY | dict(words=[*TINY['words'], 'c']), weights='random').encode(vocab)
+        encode_vocab(OTSegConfig(clip=TINY | dict(words=[*TINY['words'], 'c']), weights='random'), vocab)
 
 
 @settings(max_examples=200, deadline=None)
@@ -80,7 +83,7 @@ def test_a_vocabulary_names_its_classes():
     "The names of the vocabulary, and not their sentences"
     vocab = Vocab('two', ('cat', 'dog'), text_prompts=(('a red cat',), ('A red, cat!',)))
     with pytest.raises(InputError, match="got 'cat' and 'dog', whose prompts become the same tokens"):
-        OTSegConfig(clip=SMALL, weights='random').encode(vocab)
+        encode_vocab(OTSegConfig(clip=SMALL, weights='random'), vocab)
 
 
 # prompts that are cut
@@ -99,9 +102,32 @@ def test_a_warning_says_so_from_the_cache_too(tmp_path):
     torch.save(load_clip(cutting, 'random:1').state_dict(), weights)
     texts = [[f'a {n} {LONG}'] for n in ('cat', 'dog')]
     with patch.object(room, 'get_tokenizer', lambda clip: open_clip.get_tokenizer('ViT-B-16')):
-        for load in (load_clip, None):
-            with patch.object(room, 'load_clip', load), pytest.warns(UserWarning, match='read up to 77 tokens.*a cat very'):
+        for tower in (room._text_tower, None):
+            room._encoder.cache_clear()
+            with patch.object(room, '_text_tower', tower), pytest.warns(UserWarning, match='read up to 77 tokens.*a cat very'):
                 text_embeddings(texts, cutting, str(weights), tmp_path)
+
+
+# the tower without the padding
+
+@pytest.mark.parametrize('change', [{}, dict(no_causal_mask=True), dict(pool_type='last'), dict(pool_type='first'),
+                                    dict(proj_type='none'), dict(proj_bias=True)], ids=str)
+def test_whatever_the_tower_it_reads_as_open_clip_does(change):
+    "What stands behind the end of a sentence is left out only where no token attends to it"
+    described = copy.deepcopy(SMALL)
+    described['model_cfg']['text_cfg'] |= dict(width=16) | change
+    model, tokenizer = load_clip(described, 'random:1'), WordTokenizer(WORDS, 8)
+    tokens = tokenizer(['a cat', 'a photo of a red cat', 'dog'])
+    with torch.no_grad(): want = model.encode_text(tokens)
+    torch.testing.assert_close(room._embed(model, tokens), want / want.norm(dim=-1, keepdim=True), atol=1e-6, rtol=0)
+
+
+def test_padding_costs_nothing():
+    "Three tokens of eight are read where the longest sentence has three"
+    model, lengths = load_clip(SMALL, 'random:1'), []
+    model.transformer.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
+    room._embed(model, WordTokenizer(WORDS, 8)(['cat', 'dog']))
+    assert lengths == [3]
 
 
 # the cache
@@ -142,15 +168,23 @@ def test_a_file_called_random_is_a_file(stored):
 
 
 def test_a_damaged_or_foreign_entry_is_made_again(stored):
+    "Whatever is wrong with a file, a new process computes what it should have held"
     weights, cache = stored
     texts = [['a cat'], ['a dog']]
     first = text_embeddings(texts, SMALL, weights, cache)
     (entry,) = (cache/'text').iterdir()
+    with safe_open(entry, 'pt') as f: whole, told = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()  # noqa: SIM118
+    data, at = entry.read_bytes(), entry.read_bytes().index(whole['text'].numpy().tobytes())
+    swapped = told | dict(sentences=json.dumps(['a dog', 'a cat']))
     for spoil in (lambda: entry.write_bytes(b'x'), lambda: save_file(dict(other=torch.ones(2)), entry),
-                  lambda: save_file(dict(text=torch.ones(1, 1, 16)), entry, metadata=dict(cut='[[], 8]')),
-                  lambda: save_file(dict(text=first * torch.nan), entry, metadata=dict(cut='[[], 8]'))):
+                  lambda: entry.write_bytes(data[:at + 6] + bytes([data[at + 6] ^ 1]) + data[at + 7:]),  # one bit of a number
+                  lambda: save_file(whole, entry, metadata=swapped), lambda: save_file(whole, entry),
+                  lambda: save_file(whole | dict(text=first[:, 0] * torch.nan), entry, metadata=told)):
         spoil()
+        room._encoder.cache_clear()
         assert torch.equal(text_embeddings(texts, SMALL, weights, cache), first)
+    entry.rename(entry.with_name('0' * 32 + entry.name[32:]))  # under the key of others
+    assert room._from_cache(entry.with_name('0' * 32 + entry.name[32:]), '0' * 32) == {}
 
 
 def test_a_large_file_is_read_once_and_in_blocks(tmp_path):

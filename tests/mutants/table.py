@@ -110,15 +110,33 @@ of('model/checkpoint', f'{M}test_the_published_model_is_asked_in_the_words_of_op
     'published model asked by another text tower', "text_weights='openai' if b16 else None", 'text_weights=None',
     'classes of a text tower that is not there')
 of('model/clip', f'{M}test_weights_are_known_by_their_content', f'{M}test_the_text_cache_tells_weights_apart')(
-    'weights known by name', "if kind in ('packaged', 'file') and path.is_file(): return", 'if False: return',
+    'weights known by name', "if path.is_file(): return f'sha256", "if False: return f'sha256",
     'embeddings of an earlier file of this name')
 of('model/clip', f'{M}test_the_text_cache_tells_weights_apart')(
-    'text cache without the weights', "tokenizer, weights_id(clip, weights), texts]", 'tokenizer, texts]',
+    'text cache without the weights', "tokenizer, weights_id(clip, weights)]", 'tokenizer]',
     'embeddings of other weights')
 X = 'model/test_text.py::'
 of('model/clip', f'{X}test_the_cache_tells_tokenizers_apart')(
     'text cache without the words', "cfg['model_cfg'], tokenizer, weights_id", "cfg['model_cfg'], weights_id",
     'embeddings of other words')
+of('model/clip', f'{X}test_whatever_the_tower_it_reads_as_open_clip_does')(
+    'padding left out where it is read', "if not causal or getattr(model, 'text_pool_type', 'argmax') != 'argmax':",
+    "if not causal:", 'other embeddings than those of the tower')
+of('model/clip', f'{X}test_a_damaged_or_foreign_entry_is_made_again')(
+    'text cache without its checksum', "if told['checksum'] != _checksum(key, told, text, tokens): return {}", '',
+    'embeddings with a wrong bit')
+of('model/clip', 'predict/test_more_classes.py::test_a_class_more_costs_its_own_sentences')(
+    'every class encoded again', 'for s in dict.fromkeys(flat) if s not in self.known]', 'for s in dict.fromkeys(flat)]',
+    'a class more takes as long as all of them')
+of('model/clip', 'predict/test_more_classes.py::test_a_file_that_changes_while_it_is_read_is_refused')(
+    'a tower of other weights than its key', 'check(weights_id(self.clip, self.weights) == self.id,', 'check(True,',
+    'embeddings of one file under the name of another')
+of('model/clip', 'model/test_weights.py::test_the_activation_of_a_published_folder_counts')(
+    'activation of a folder not compared', "== trained, f'{path} should run", "in (True, False), f'{path} should run",
+    'plausible, worse features')
+of('model/checkpoint', 'model/test_weights.py::test_the_text_tower_is_found_by_its_content_alone')(
+    'moved weights known by name', "same = [p for p in places if file_sha256(p) == known['sha256']]", 'same = places',
+    'classes of another text tower')
 of('model/clip', f'{X}test_a_file_called_random_is_a_file')(
     'a file called random is a random start', "re.fullmatch('random(:[0-9]+)?', name)", "name.startswith('random')",
     'a random start in the place of weights')
