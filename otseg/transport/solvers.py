@@ -137,9 +137,8 @@ def laplacian(
 ) -> Float[Tensor, "b n n"]:
     "diag(T' 1) - shared, by its off-diagonals alone"
     apart = -shared
-    diagonal = apart.diagonal(dim1=1, dim2=2)
-    diagonal.zero_()
-    diagonal.copy_(-apart.sum(-1))
+    diagonal = apart.diagonal(dim1=1, dim2=2).zero_()
+    diagonal.sub_(apart.sum(-1))
     return apart
 
 def pin(
@@ -171,45 +170,45 @@ def _shared(plan, root):
     size, n, m = plan.shape
     part = max(PART // (n * m), 1)
     if part >= size or not _at_hand(plan.device):
-        half = plan * root[:, None]
+        half = plan * root
         return torch.bmm(half, half.mT)
     out, room = plan.new_empty(size, n, n), plan.new_empty(part, n, m)
     turned = room.mT
-    for p, r, o in zip(plan.split(part), root[:, None].split(part), out.split(part)):
+    for p, r, o in zip(plan.split(part), root.split(part), out.split(part)):
         if len(p) < part: room, turned = room[:len(p)], turned[:len(p)]
         torch.mul(p, r, out=room)
         torch.bmm(room, turned, out=o)
     return out
 
 def _long_sums(K, x, part=1024):
-    "K x, a part of the tokens at a time: where a matrix product adds up in plain order, rounding grows with them"
-    if x.shape[1] <= part: return torch.bmm(x[:, None], K.mT)[:, 0]
-    total, *more = (torch.bmm(y[:, None], k.mT)[:, 0] for k, y in zip(K.split(part, 2), x.split(part, 1)))
+    "x K', a part of the tokens at a time: where a matrix product adds up in plain order, rounding grows with them"
+    if x.shape[2] <= part: return torch.bmm(x, K.mT)
+    total, *more = (torch.bmm(y, k.mT) for k, y in zip(K.split(part, 2), x.split(part, 2)))
     for sums in more: total += sums
     return total
 
 class _Scaled:
-    "Finite k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x and y"
+    "Finite k within `SAFE_RANGE` (overwritten), held as its exponential; potentials are x (b, 1, m) and y (b, 1, n)"
     def __init__(self, k, a, b):
         start = _mean_cost(k, a)
         start = start - (start.amax(1, keepdim=True) + start.amin(1, keepdim=True)) / 2
-        self.a, self.root, self.start = a, _root(a), torch.where(b > 0, start, -math.inf)
+        self.a, self.root, self.start = a[:, None], _root(a)[:, None], start.masked_fill(b <= 0, -math.inf)[:, None]
         self.K = k.exp_()
 
     def fit(self, v):
         self.y = v.exp()
-        self.x = self.a / torch.bmm(self.y[:, None], self.K)[:, 0]
+        self.x = self.a / torch.bmm(self.y, self.K)
         self.sums = _long_sums(self.K, self.x)
         return self.y * self.sums
 
     def shared(self, which=None):
         K, x, y = self.K, self.x * self.root, self.y
         if which is not None: K, x, y = K[which], x[which], y[which]
-        return _shared(K, x).mul_(y[:, :, None]).mul_(y[:, None])
+        return _shared(K, x).mul_(y.mT).mul_(y)
 
     def potentials(self, b):
         exact = self.K.shape[2] > 4096  # `sum` adds up in pairs
-        return self.x, b / ((self.K * self.x[:, None]).sum(2) if exact else self.sums).clamp_min(TINY)
+        return self.x, b / ((self.K * self.x).sum(2)[:, None] if exact else self.sums).clamp_min(TINY)
     def open(self, error, tol): return error > tol
     def sharpen(self, error, v): return v
     def keep(self, which): self.K, self.a, self.root = (_of(w, which) for w in (self.K, self.a, self.root))
@@ -218,41 +217,40 @@ def _of(w, which): return w if len(w) == 1 else w[which]
 
 # %% ../../nbs/01_transport/01_solvers.ipynb #f1258b35
 class _Logarithmic:
-    "Any k, with a temperature that falls to 1 for each problem by itself; potentials are u and v"
+    "Any k, with a temperature that falls to 1 for each problem by itself; potentials are u (b, 1, m) and v (b, 1, n)"
     def __init__(self, k, a, b, start=20.):
-        self.k, self.log_a, self.log_some = k, a.log(), torch.where(b > 0, 0., -math.inf)
-        self.root = _root(a).expand(len(k), -1)
-        lowest = torch.where(k.isfinite(), k, 0).amin((1, 2))
-        self.share = (start / -lowest.clamp(max=-start))[:, None]
-        self.start = _mean_cost(k, a) * self.share
+        self.k, self.log_a, self.log_some = k, a.log()[:, None], torch.where(b > 0, 0., -math.inf)[:, None]
+        self.root = _root(a)[:, None].expand(len(k), -1, -1)
+        lowest = torch.where(k.isfinite(), k, 0).amin((1, 2), keepdim=True)
+        self.share = start / -lowest.clamp(max=-start)
+        self.start = _mean_cost(k, a)[:, None] * self.share
 
     def fit(self, v):
-        z = self.k * self.share[:, :, None] + (v + self.log_some)[:, :, None]
-        self.v, self.u = v, self.log_a - _logsumexp(z, 1)
-        self.plan = z.add_(self.u[:, None]).exp_()
-        self.sums = self.plan.sum(2)
+        z = self.k * self.share + (v + self.log_some).mT
+        self.v, self.u = v, self.log_a - _logsumexp(z, 1)[:, None]
+        self.plan = z.add_(self.u).exp_()
+        self.sums = self.plan.sum(2)[:, None]
         return self.sums
 
     def shared(self, which=None):
         return _shared(self.plan, self.root) if which is None else _shared(self.plan[which], self.root[which])
     def potentials(self, b): return self.u, self.v + (b / self.sums.clamp_min(TINY)).log()
-    def open(self, error, tol): return torch.where(self.share[:, 0] == 1, error > tol, error >= 0)
+    def open(self, error, tol): return torch.where(self.share[:, 0, 0] == 1, error > tol, error >= 0)
     def sharpen(self, error, v):
-        share = torch.where(error[:, None] < .1, (4 * self.share).clamp(max=1), self.share)
+        share = torch.where(error[:, None, None] < .1, (4 * self.share).clamp(max=1), self.share)
         v, self.share = v * (share / self.share), share
         return v
     def keep(self, which):
         for name in ('k', 'log_a', 'log_some', 'root', 'share'): setattr(self, name, _of(getattr(self, name), which))
 
 # %% ../../nbs/01_transport/01_solvers.ipynb #c007dcc2
-def _reach(step): return step.amax(1, keepdim=True) - step.amin(1, keepdim=True)
+def _reach(step): return step.amax(2, keepdim=True) - step.amin(2, keepdim=True)
 
 def _damped_step(factor, residual, b, full=.8):
     "Newton's step, beyond a range of `full` shortened so that it climbs; up the gradient where the factor failed"
-    step = solve_laplacian(factor, residual)
-    reach = _reach(step)
-    if _at_hand(step.device) and float(reach.max()) <= full: return step
-    step = torch.where(reach < math.inf, step, residual * torch.where(b > 0, 1 / b, 0))
+    step = torch.cholesky_solve(residual.mT, factor).mT
+    if _at_hand(step.device) and float(torch.linalg.vector_norm(step, math.inf)) <= full / 2: return step
+    step = torch.where(_reach(step) < math.inf, step, residual * torch.where(b > 0, 1 / b, 0))
     reach = _reach(step)
     return step * torch.where(reach <= full, 1, reach.log1p() / reach)
 
@@ -268,13 +266,12 @@ def _renew(factor, view, stale, anchor):
     new = _factor(view.shared(), anchor)
     return new if count == len(stale) else torch.where(stale[:, None, None], new, factor)
 
-def _newton(view, v, b, max_iter, tol, before=None, factor=None):
-    "Potentials (b, m), (b, n) of the view's kind, and the passes over each problem"
-    ask, n_iter = tol is not None and _at_hand(v.device), torch.ones(len(v), dtype=torch.long, device=v.device)
-    anchor, mass = pin(b), b.sum(1)
+def _newton(view, v, b, max_iter, tol, ask, before=None, factor=None):
+    "Potentials (b, 1, m), (b, 1, n) of the view's kind, and the passes over each problem; `ask` = let the work depend on numbers"
+    n_iter, anchor, mass = torch.ones(len(v), dtype=torch.long, device=v.device), pin(b[:, 0]), b.sum((1, 2))
     for it in range(1, max_iter + 1):
         residual = b - view.fit(v)
-        error = torch.linalg.vector_norm(residual, 1, 1) / mass
+        error = torch.linalg.vector_norm(residual, 1, (1, 2)) / mass
         if it == max_iter: break
         live = None if tol is None else view.open(error, tol)
         left = int(live.sum()) if ask else len(v)
@@ -283,20 +280,21 @@ def _newton(view, v, b, max_iter, tol, before=None, factor=None):
             which, whole = live.nonzero()[:, 0], (*view.potentials(b), n_iter)
             view.keep(which)
             old = (before[which], factor[which]) if factor is not None else ()
-            *part, more = _newton(view, v[which], _of(b, which), max_iter - it + 1, tol, *old)
+            *part, more = _newton(view, v[which], _of(b, which), max_iter - it + 1, tol, ask, *old)
             for all_of_it, p in zip(whole, (*part, more + it - 1)): all_of_it[which] = p
             return whole
         if ask: factor = _renew(factor, view, live if before is None else live & (error * error / before > tol / 4), anchor)
         else: factor = _factor(view.shared(), anchor)
         step = _damped_step(factor, residual, b)
-        if live is not None and (left < len(v) or not ask): step = torch.where(live[:, None], step, 0)
+        if live is not None and (left < len(v) or not ask): step = torch.where(live[:, None, None], step, 0)
         n_iter += 1 if live is None else live
         v, before = view.sharpen(error, v + step), error
     return *view.potentials(b), n_iter
 
-def solve_newton(k, a, b, max_iter, tol, log=False) -> Solution:
+def solve_newton(k, a, b, max_iter, tol, log=False, ask=None) -> Solution:
     "Damped Newton on the semi-dual; `k` is overwritten and within `SAFE_RANGE`, or anything with `log`; no gradient"
+    if ask is None: ask = _at_hand(k.device)
     view = (_Logarithmic if log else _Scaled)(k, a, b)
-    x, y, n_iter = _newton(view, view.start, b, max_iter, tol)
-    if log: return Solution((k + x[:, None] + y[:, :, None]).exp(), x, y, n_iter)
-    return Solution(k.mul_(x[:, None]).mul_(y[:, :, None]), x.log_(), y.log_(), n_iter)
+    x, y, n_iter = _newton(view, view.start, b[:, None], max_iter, tol, ask and tol is not None)
+    plan = (k + x + y.mT).exp() if log else k.mul_(x).mul_(y.mT)
+    return Solution(plan, *(p[:, 0] if log else p[:, 0].log_() for p in (x, y)), n_iter)

@@ -31,5 +31,5 @@ class _Listener(TorchDispatchMode):
 
 @contextmanager
 def host_syncs(inside=None):
-    "Yields what counts: `.syncs`, names of operations that wait for a device, `.ops`, all of them; `inside`: custom operator -> its function"
+    "Yields a record: `.syncs` that wait for a device, `.ops` of all; `inside`: custom operator -> its function"
     with _Listener(inside or {}) as seen: yield seen
