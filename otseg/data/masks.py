@@ -6,7 +6,7 @@ Docs: https://otseg.github.io/otseg/03_data/masks.html.md"""
 
 # %% auto #0
 __all__ = ['PLAIN', 'MASK', 'COLORED', 'LOSSY', 'VOC_COLORS', 'SMEARED', 'RENUMBERED', 'SMOOTHED', 'STRETCHED', 'SHALLOW',
-           'label_table', 'value_counts', 'to_labels', 'byte_table', 'byte_labels', 'value_ranges', 'source_table',
+           'label_table', 'to_labels', 'value_ranges', 'byte_table', 'byte_labels', 'value_counts', 'source_table',
            'MaskFile', 'open_mask', 'voc_color', 'known_colors', 'read_mask', 'turn', 'fitting_side', 'edge_steps',
            'MaskFacts', 'mask_facts', 'facts_of', 'explain_values', 'MaskSign', 'PaletteMemory', 'mask_signs',
            'multiplied', 'only_ends', 'say_binary']
@@ -47,16 +47,6 @@ def label_table(
     for value, label in label_map.items(): table[value] = label
     return table
 
-def value_counts(
-    values: UInt8[np.ndarray, "..."],  # Of a mask
-) -> Int64[np.ndarray, "256"]:
-    "Pixels of each value; they are counted in pairs, in half the time"
-    flat = values.ravel()
-    pairs = np.bincount(flat[:flat.size // 2 * 2].view(np.uint16), minlength=2**16).reshape(256, 256)
-    counts = pairs.sum(0) + pairs.sum(1)
-    if flat.size % 2: counts[flat[-1]] += 1
-    return counts
-
 def to_labels(
     values: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"],  # What a mask file holds
     table: Int64[Tensor, "values"],                       # As from `label_table`
@@ -65,6 +55,17 @@ def to_labels(
     index = values.flatten().int().clamp(max=len(table) - 1)
     return table.index_select(0, index).view(values.shape)
 
+def value_ranges(
+    values: Sequence[int],  # Ascending
+) -> str:
+    "Numbers in words: 0..20, 255"
+    runs = []
+    for v in values:
+        if runs and v == runs[-1][1] + 1: runs[-1][1] = v
+        else: runs.append([v, v])
+    return ', '.join(f'{a}..{b}' if b > a else str(a) for a, b in runs)
+
+# %% ../../nbs/03_data/05_masks.ipynb #d8aed278
 def byte_table(
     table: Int64[Tensor, "values"],  # As from `label_table`
 ) -> tuple[bytes, bytes]:
@@ -82,15 +83,15 @@ def byte_labels(
     if raw.translate(None, known): return None
     return torch.frombuffer(bytearray(raw).translate(labels), dtype=torch.uint8).view(values.shape)
 
-def value_ranges(
-    values: Sequence[int],  # Ascending
-) -> str:
-    "Numbers in words: 0..20, 255"
-    runs = []
-    for v in values:
-        if runs and v == runs[-1][1] + 1: runs[-1][1] = v
-        else: runs.append([v, v])
-    return ', '.join(f'{a}..{b}' if b > a else str(a) for a, b in runs)
+def value_counts(
+    values: UInt8[np.ndarray, "..."],  # Of a mask
+) -> Int64[np.ndarray, "256"]:
+    "Pixels of each value; they are counted in pairs, in half the time"
+    flat = values.ravel()
+    pairs = np.bincount(flat[:flat.size // 2 * 2].view(np.uint16), minlength=2**16).reshape(256, 256)
+    counts = pairs.sum(0) + pairs.sum(1)
+    if flat.size % 2: counts[flat[-1]] += 1
+    return counts
 
 # %% ../../nbs/03_data/05_masks.ipynb #3352b6e1
 def source_table(
