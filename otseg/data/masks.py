@@ -6,9 +6,10 @@ Docs: https://otseg.github.io/otseg/03_data/masks.html.md"""
 
 # %% auto #0
 __all__ = ['PLAIN', 'MASK', 'COLORED', 'LOSSY', 'VOC_COLORS', 'SMEARED', 'RENUMBERED', 'SMOOTHED', 'STRETCHED', 'SHALLOW',
-           'label_table', 'to_labels', 'value_ranges', 'source_table', 'MaskFile', 'open_mask', 'voc_color',
-           'known_colors', 'read_mask', 'turn', 'fitting_side', 'edge_steps', 'MaskFacts', 'mask_facts', 'facts_of',
-           'explain_values', 'MaskSign', 'PaletteMemory', 'mask_signs', 'multiplied', 'only_ends', 'say_binary']
+           'label_table', 'to_labels', 'value_ranges', 'byte_table', 'byte_labels', 'value_counts', 'source_table',
+           'MaskFile', 'open_mask', 'voc_color', 'known_colors', 'read_mask', 'turn', 'fitting_side', 'edge_steps',
+           'MaskFacts', 'mask_facts', 'facts_of', 'explain_values', 'MaskSign', 'PaletteMemory', 'mask_signs',
+           'multiplied', 'only_ends', 'say_binary']
 
 # %% ../../nbs/03_data/05_masks.ipynb #f63b2d1f
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,34 @@ def value_ranges(
         if runs and v == runs[-1][1] + 1: runs[-1][1] = v
         else: runs.append([v, v])
     return ', '.join(f'{a}..{b}' if b > a else str(a) for a, b in runs)
+
+# %% ../../nbs/03_data/05_masks.ipynb #d8aed278
+def byte_table(
+    table: Int64[Tensor, "values"],  # As from `label_table`
+) -> tuple[bytes, bytes]:
+    "What `byte_labels` needs of it: the values of 8 bits with a meaning, and the label of each"
+    table = table[:256].tolist()
+    return bytes(v for v, label in enumerate(table) if label >= 0), bytes(label % 256 for label in table)
+
+def byte_labels(
+    values: UInt8[Tensor, "H W"],  # What a mask file of 8 bits holds
+    known: bytes,                  # As from `byte_table`
+    labels: bytes,                 # As from `byte_table`
+) -> UInt8[Tensor, "H W"] | None:
+    "`to_labels` in an eighth of its memory; None where a value has no meaning"
+    raw = values.numpy().tobytes()
+    if raw.translate(None, known): return None
+    return torch.frombuffer(bytearray(raw).translate(labels), dtype=torch.uint8).view(values.shape)
+
+def value_counts(
+    values: UInt8[np.ndarray, "..."],  # Of a mask
+) -> Int64[np.ndarray, "256"]:
+    "Pixels of each value; they are counted in pairs, in half the time"
+    flat = values.ravel()
+    pairs = np.bincount(flat[:flat.size // 2 * 2].view(np.uint16), minlength=2**16).reshape(256, 256)
+    counts = pairs.sum(0) + pairs.sum(1)
+    if flat.size % 2: counts[flat[-1]] += 1
+    return counts
 
 # %% ../../nbs/03_data/05_masks.ipynb #3352b6e1
 def source_table(
@@ -179,7 +208,7 @@ def known_colors(
 def _palette_mask(path, image, facts, source) -> MaskFile:
     "A mask of palette indices"
     values = np.array(image)
-    used = np.bincount(values.ravel(), minlength=256).nonzero()[0].tolist()
+    used = value_counts(values).nonzero()[0].tolist()
     table = np.reshape(image.getpalette('RGB') or [], (-1, 3)).tolist()
     check(used[-1] < len(table), f'{path} should be {MASK}', f'value {used[-1]} in a palette of {len(table)} colours',
           'Restore it.')

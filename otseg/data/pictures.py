@@ -222,6 +222,7 @@ def rgb_picture(
         check(depth or top == 0 or top >= LEAST >> 8, f'{name} should use its 16 bits or be a whole picture of 8 bits a channel',
               f'values below {(int(top) + 1) << 8}, so that it would be nearly black', 'Convert it to 8 bits.')
     if facts.alpha: return flatten_alpha(image, facts, alpha, name)
+    if image.mode == 'RGB': return image
     try: return image.convert('RGB')
     except ValueError: pass  # a colour space that Pillow cannot show
     raise InputError(f'{name} should have colours that can be shown, got mode {image.mode}. Convert it to RGB.')

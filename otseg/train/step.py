@@ -58,7 +58,7 @@ def _backward(accelerator, model, batches, text, recipe, vocab, step):
     total, masks = {}, torch.zeros((), device=accelerator.device)
     for j, batch in enumerate(batches):
         torch.manual_seed(mix_seed(recipe.seed, 2, step, accelerator.process_index * recipe.accumulate + j))
-        batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = {k: v.to(accelerator.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         with nullcontext() if j + 1 == len(batches) else accelerator.no_sync(model), accelerator.autocast():
             terms, n = forward_loss(model, batch, text, recipe, vocab)
             accelerator.backward(terms['loss'])

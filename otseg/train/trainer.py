@@ -34,7 +34,7 @@ from ..model.otseg import OTSeg
 from ..model.vocab import Vocab
 from ..show.charts import StyledFigure
 from ..show.figures import plot_demo, save_figure
-from .batches import Pictures, StepSampler, as_dataset, collate_pictures, read_batches, read_share
+from .batches import Pictures, StepSampler, as_dataset, collate_pictures, loader_settings, read_batches, read_share
 from .processes import get_accelerator, held_by_all, is_sharded, joined, start_trackers
 from .recipes import Recipe, get_recipe
 from .run import SCORE_COLUMNS, Average, FullModel, NotFinite, RunLog, check_data, clean_leftovers, discard_run
@@ -210,8 +210,8 @@ class Trainer:
         r, a = self.recipe, self.accelerator
         sampler = StepSampler(len(dataset), r.batch_size, r.steps, seed=r.seed, start=self.start, rank=a.process_index,
                               processes=a.num_processes, accumulate=r.accumulate)
-        return read_batches(DataLoader(Pictures(dataset, sampler, r.skip_bad, self.workers), num_workers=self.workers,
-                                       batch_sampler=sampler.positions(), collate_fn=collate_pictures))
+        return read_batches(DataLoader(Pictures(dataset, sampler, r.skip_bad, self.workers), batch_sampler=sampler.positions(),
+                                       collate_fn=collate_pictures, **loader_settings(self.workers, a.device)))
 
     def _build(self):
         r, a, bare = self.recipe, self.accelerator, _start_from(self.recipe, self.vocab)

@@ -166,6 +166,17 @@ of('data/pictures', 'data/test_damaged.py::test_damage_is_told')(
 of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
     'no antialiasing', "F.resize(inpt, params['size'], antialias=True)", "F.resize(inpt, params['size'], antialias=False)",
     'textures that are not in the picture')
+of('data/transforms', f'{D}test_fine_lines_become_their_mean')(
+    'no antialiasing in training', "mode='bilinear', antialias=True)", "mode='bilinear', antialias=False)", 'the same')
+P = 'data/test_training_transform.py::'
+of('data/transforms', f'{P}test_one_pass_equals_the_steps')(
+    'the mask not turned with the picture', '[::-1 if turned else 1]', '', 'labels of the other side')
+of('data/transforms', f'{P}test_one_pass_equals_the_steps', f'{P}test_the_crop_of_a_picture_is_resized_alone')(
+    'an axis left unresized', 'if short or equal:', 'if short:', 'pictures a few pixels beside their labels')
+of('data/transforms', f'{P}test_hue_without_hue_saturation_value', f'{P}test_colours_one_by_one')(
+    'hue turned the other way round', '(p, middle, step, q - s, sign)', '(p, middle, step, s - q, sign)', 'other colours')
+of('data/masks', f'{P}test_labels_of_bytes')(
+    'values without a meaning pass', 'if raw.translate(None, known): return None', 'pass', 'classes that nobody drew')
 for wide in ('-.5, .5', '-.05, .05', '0, .1'):
     of('data/transforms', f'{D}test_colours_are_distorted_as_published')(
         f'hue turned within {wide}', 'super().__init__(hue=(-.1, .1))', f'super().__init__(hue=({wide}))',
