@@ -58,7 +58,7 @@ def _backward(accelerator, model, batches, text, recipe, vocab, step):
     total, masks = {}, torch.zeros((), device=accelerator.device)
     for j, batch in enumerate(batches):
         torch.manual_seed(mix_seed(recipe.seed, 2, step, accelerator.process_index * recipe.accumulate + j))
-        batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = {k: v.to(accelerator.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         with nullcontext() if j + 1 == len(batches) else accelerator.no_sync(model), accelerator.autocast():
             terms, n = forward_loss(model, batch, text, recipe, vocab)
             accelerator.backward(terms['loss'])
@@ -95,8 +95,9 @@ def train_step(
     for p in model.parameters():
         if p.grad is not None: p.grad.mul_(scale)
     norm = full_tensors(_norm(accelerator, model, optimizer, recipe.clip_norm))
-    count, *means = torch.cat([summed[:1], summed[1:] / masks]).tolist()
-    values = dict(zip(total, means), norm=float(norm), lr=lr)
+    told = torch.cat([summed[:1], summed[1:] / masks, norm.reshape(1).to(summed.device)])
+    count, *means, norm = told.tolist()  # the one time in a step that a GPU is waited for
+    values = dict(zip(total, means), norm=norm, lr=lr)
     overflow = recipe.precision == 'fp16'  # of the gradient is part of scaling the loss: such a step is left out
     if not math.isfinite(values['loss'] + (0 if overflow else values['norm'])):
         raise NotFinite(step, values, gather_object([k for b in batches for k in b['key']]))
