@@ -321,7 +321,7 @@ def test_in_the_interpreter():
 @needs_triton
 def test_compiles_for_gpus(tmp_path):
     "Down to machine code, without a GPU; shared memory stays within the 99 KB that every GPU since 2020 has"
-    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=str(ROOT/'tests'))
+    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT/'tests')]))
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr[-4000:]
     built = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]
@@ -330,7 +330,7 @@ def test_compiles_for_gpus(tmp_path):
         assert k['shared'] <= 99 * 1024 and k['registers'] <= (128 if k['threads'] <= 512 else 64) and k['loop'] > 50, k
         assert k['moved'] <= 4 * k['m'] * k['n'] * (2.5 if k['kind'] == 'solve' else 3), k
     typical = [k for k in built if k['kind'] == 'solve' and k['m'] * k['n'] <= 8192]
-    assert len(typical) == 2 and all(k['loop'] <= 1100 and k['loop_spill_loads'] <= 40 for k in typical), typical
+    assert len(typical) == 2 and all(k['loop'] <= 1100 and k['loop_spill_loads'] <= 64 for k in typical), typical
 
 
 SHAPES = [(90, 'solve', 1024, 8), (90, 'solve', MAX_TILE // 8, 8), (90, 'solve', 512, 64), (80, 'solve', 1000, 6),
