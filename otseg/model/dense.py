@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .clip import ImageEncoder, load_clip
 from ..core import check, l2_normalize, unknown_name
-from .otseg import OTSegOutput
+from .otseg import HEAD_BYTES, OTSegOutput, memory_budget
 from .config import OTSegConfig
 from ..transport.choices import check_method
 from ..transport.mpsa import MPSA
@@ -138,7 +138,8 @@ class TrainingFree(nn.Module):
         return scores, rearrange(torch.cat([p for _, p in parts], 1), 'b k (h w) n -> b k n h w', h=h)
 
     def class_chunk(self, image, text) -> int:
-        "Classes at a time: all of them, or with transport as many as keep the largest array below 64 MiB"
+        "Classes at a time: all of them, or with transport as many as keep the largest array within `memory_budget`"
         if self.text_prompts == 'mean': return len(text)
         tokens = -(-image.shape[-2] // self.image_encoder.patch) * -(-image.shape[-1] // self.image_encoder.patch)
-        return max(1, min(len(text), 2**24 // max(1, len(image) * text.shape[1] * tokens)))
+        budget = memory_budget(text.device, HEAD_BYTES)
+        return max(1, min(len(text), budget // max(1, 4 * len(image) * text.shape[1] * tokens)))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..core import IGNORE, check, unknown_name
 from .config import PUBLISHED
+from .otseg import memory_budget
 
 # %% ../../nbs/02_model/06_losses.ipynb #bc97c13d
 def one_hot_masks(
@@ -33,7 +34,9 @@ def count_masks(
     k: int,
 ) -> Int[Tensor, ""]:
     "Classes present, summed over the pictures of the batch; what both losses are divided by"
-    return one_hot_masks(labels, k).flatten(2).any(-1).sum()
+    column = labels.flatten(1).long().clamp(-1, k).add_(1)  # the first and the last are no classes
+    found = torch.zeros(len(labels), k + 2, dtype=torch.bool, device=labels.device).scatter_(1, column, True)
+    return found[:, 1:-1].sum()
 
 def _plain_labels(labels, size):
     "Labels as (b, H, W) of the logits' size"
@@ -167,7 +170,7 @@ def mask_losses(
     b, k, h, w = logits.shape
     if valid is not None: valid = valid.flatten(1).repeat_interleave(k, 0).to(logits.dtype)
     flat = [t.reshape(b * k, h * w) for t in (logits, masks)]
-    chunk = b * k if logits.is_cuda else max(1, 2**16 // (h * w))
+    chunk = max(1, memory_budget(logits.device, 2**18, 1/16) // (4 * h * w))
     focal, dice = _MaskLosses.apply(*flat, valid, alpha, gamma, chunk)
     return focal.sum() / num_masks, (dice * flat[1].any(1)).sum() / num_masks
 
@@ -186,7 +189,7 @@ def otseg_loss(
     used, functions = used_losses(PUBLISHED | weights), dict(LOSSES.values())
     labels = _plain_labels(labels, tuple(out.decoder_logits.shape[-2:]))
     masks = one_hot_masks(labels, out.decoder_logits.shape[1])
-    if num_masks is None: num_masks = masks.flatten(2).any(-1).sum().clamp(min=1)
+    if num_masks is None: num_masks = count_masks(labels, masks.shape[1]).clamp(min=1)
     valid = None if ignored_as_negatives else masks.any(1)
     terms = {}
     for path in PATHS:
@@ -218,7 +221,7 @@ def pseudo_labels(
     unseen = sorted(set(range(k)) - set(map(int, seen))) if unseen is None else sorted(map(int, unseen))
     check(unseen and unseen[-1] < k, f'unseen classes should be some of 0..{k - 1}', unseen)
     plain = _plain_labels(labels, tuple(logits.shape[-2:]))
-    unseen = torch.tensor(unseen, device=labels.device)
+    unseen = torch.tensor(unseen).to(labels.device, non_blocking=True)
     best, where = logits[:, unseen].max(1)
     fill = unseen[where].to(labels.dtype)
     if threshold is not None: fill = torch.where(best.sigmoid() >= threshold, fill, torch.full_like(fill, IGNORE))

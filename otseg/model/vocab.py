@@ -222,7 +222,7 @@ def _remap(labels: 'Tensor', index: tuple[int, ...], value: list[int]) -> 'Tenso
     import torch
     table = torch.full((IGNORE + 1,), IGNORE, dtype=torch.int64)
     table[list(index)] = torch.tensor(value, dtype=torch.int64)
-    return table.to(labels.device)[labels.long()]
+    return table.to(labels.device, non_blocking=True)[labels.long()]
 
 def inductive_labels(
     labels: 'Integer[Tensor, "*shape"]',  # Full-vocabulary labels, 0..k-1 or 255

@@ -95,8 +95,9 @@ def train_step(
     for p in model.parameters():
         if p.grad is not None: p.grad.mul_(scale)
     norm = full_tensors(_norm(accelerator, model, optimizer, recipe.clip_norm))
-    count, *means = torch.cat([summed[:1], summed[1:] / masks]).tolist()
-    values = dict(zip(total, means), norm=float(norm), lr=lr)
+    told = torch.cat([summed[:1], summed[1:] / masks, norm.reshape(1).to(summed.device)])
+    count, *means, norm = told.tolist()  # the one time in a step that a GPU is waited for
+    values = dict(zip(total, means), norm=norm, lr=lr)
     overflow = recipe.precision == 'fp16'  # of the gradient is part of scaling the loss: such a step is left out
     if not math.isfinite(values['loss'] + (0 if overflow else values['norm'])):
         raise NotFinite(step, values, gather_object([k for b in batches for k in b['key']]))

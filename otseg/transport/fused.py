@@ -6,9 +6,11 @@ Docs: https://otseg.github.io/otseg/01_transport/fused.html.md"""
 
 # %% auto #0
 __all__ = ['OLD', 'MAX_TILE', 'MAX_PROMPTS', 'MIN_CAPABILITY', 'INTERPRETED', 'fused_obstacle', 'fused_available', 'fused_solve',
-           'fused_backward']
+           'fused_backward', 'compiled_kernel']
 
 # %% ../../nbs/01_transport/02_fused.ipynb #e31f98d1
+import re, subprocess, tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -290,3 +292,65 @@ def fused_backward(
     with torch.cuda.device_of(plan):
         if size: _gradient_kernel[(size,)](plan, grad_plan, out, m, n=n, **_options(m, n, matrices=2))
     return out
+
+# %% ../../nbs/01_transport/02_fused.ipynb #33d42a41
+def _signature(kind, m, n):
+    "Of a kernel as `fused_solve` and `fused_backward` launch it: names of types, constants, and launch options"
+    if kind == 'solve':
+        kernel, options, fixed = _solve_kernel, _options(m, n), dict(n=n, cost_m=1 if n > 16 else n, span=SAFE_RANGE)
+        sizes = dict(cost_b=m * n, cost_n=m if n > 16 else 1, a_b=0, a_m=1, b_b=0, b_n=1, m=m, max_iter=200)
+    else: kernel, options, fixed, sizes = _gradient_kernel, _options(m, n, matrices=2), dict(n=n), dict(m=m)
+    fixed |= {k: options.pop(k) for k in ('M', 'N')} | {k: v for k, v in sizes.items() if v == 1}  # as a launch does
+    types = dict(eps='fp32', tol='fp32', n_iter_ptr='*i64') | dict.fromkeys(fixed, 'constexpr')
+    types = {k: types.get(k, '*fp32' if k.endswith('_ptr') else 'i32') for k in kernel.arg_names}
+    whole = [i for i, k in enumerate(kernel.arg_names) if k.endswith('_ptr') or k not in fixed and sizes.get(k, 1) % 16 == 0]
+    return kernel, types, fixed, whole, options
+
+def _run(tool, *words):
+    "What a program that Triton brings says of a kernel"
+    path = Path(triton.__file__).parent/'backends/nvidia/bin'/tool
+    run = subprocess.run([path, *words], capture_output=True, text=True, encoding='utf-8')
+    check(run.returncode == 0, f'{tool} should take the kernel', run.stderr.strip()[-300:])
+    return run.stdout + run.stderr
+
+def _loop(listing):
+    "Of a disassembly: all instructions, those of the longest loop, and how many of these read what was spilled"
+    code, marks, longest = [], {}, []
+    for line in listing.splitlines():
+        if mark := re.match(r'\s*(\.L_x_\d+):', line): marks[mark[1]] = len(code)
+        elif found := re.match(r'\s*/\*[0-9a-f]{4,}\*/\s+(.*?);', line): code.append(found[1])
+    end = max(i for i, line in enumerate(code) if 'EXIT' in line)  # behind it, what threads that part ways would do
+    for i, line in enumerate(code[:end]):
+        to = re.match(r'(?:@!?U?P\w+ )?BRA `\((\.L_x_\d+)', line)
+        if to and i - (start := marks.get(to[1], i)) > len(longest): longest = code[start:i + 1]
+    return end + 1, len(longest), sum('LDL' in line for line in longest)
+
+def compiled_kernel(
+    kind: str='solve',  # "solve" or "gradient"
+    m: int=1024,        # Tokens
+    n: int=8,           # Prompts
+    arch: int=90,       # Compute capability of the GPU, times ten: 80 = A100, 90 = H100
+) -> dict:
+    "What a kernel takes, compiled for a GPU that need not be there: per thread, per problem, and per iteration"
+    check(triton is not None and not INTERPRETED, 'Triton should be there, and compile', 'none, or its interpreter',
+          'Take a process without TRITON_INTERPRET.')
+    from triton.backends import compiler
+    from triton.compiler import ASTSource
+    kernel, types, fixed, whole, options = _signature(kind, m, n)
+    if _version(triton.__version__) < (3, 3):
+        types = {k: v for k, v in types.items() if v != 'constexpr'}
+        hints = compiler.AttrsDescriptor.from_hints(dict.fromkeys(whole, 16))
+    else: hints = {(i,): [['tt.divisibility', 16]] for i in whole}
+    built = triton.compile(ASTSource(kernel, types, fixed, hints), target=compiler.GPUTarget('cuda', arch, 32), options=options)
+    with tempfile.TemporaryDirectory() as folder:
+        ptx, cubin = Path(folder)/'kernel.ptx', Path(folder)/'kernel.cubin'
+        ptx.write_text(built.asm['ptx'], encoding='utf-8'); cubin.write_bytes(built.asm['cubin'])
+        target = re.search(r'\.target (\w+)', built.asm['ptx'])[1]
+        told = _run('ptxas', '-v', f'--gpu-name={target}', '-o', str(Path(folder)/'again'), str(ptx))
+        size, loop, reads = _loop(_run('nvdisasm', '-c', str(cubin)))
+    stored, loaded = (int(re.search(rf'(\d+) bytes spill {what}', told)[1]) for what in ('stores', 'loads'))
+    moved = 4 * (2 * m * n + 2 * m + 2 * n + 3) if kind == 'solve' else 4 * 3 * m * n  # each number once; the rest is cached
+    return dict(kind=kind, m=m, n=n, arch=arch, threads=32 * options['num_warps'], shared=built.metadata.shared,
+                registers=int(re.search(r'Used (\d+) reg', told)[1]), spill_stores=stored, spill_loads=loaded,
+                instructions=size, loop=loop, loop_spill_loads=reads, moved=moved)
+

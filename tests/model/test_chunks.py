@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,19 @@ def test_training_in_chunks_reaches_every_parameter():
     out = model(pictures(2), prompts(5), class_chunk=2)
     (out.decoder_logits.square().sum() + out.score_logits.square().sum()).backward()
     assert not [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+
+
+@pytest.mark.parametrize('free, chunk', [(80e9, 39_062), (1e9, 488), (1e3, 1)])
+def test_a_gpu_takes_as_many_classes_as_its_memory_holds(monkeypatch, free, chunk):
+    "What the driver has left and what the allocator holds unused; on the CPU the budget is fixed"
+    model, text = make().eval(), prompts(4, 8)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (free - 300, 0))
+    monkeypatch.setattr(torch.cuda, 'memory_reserved', lambda device: 500)
+    monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device: 200)
+    there = SimpleNamespace(device=torch.device('cuda', 0), shape=text.shape)
+    assert model.class_chunk(pictures(20, (160, 160)), there) == chunk
+    assert model.class_chunk(pictures(20, (160, 160)), text) == 2**26 // (4 * 20 * 8 * 400) == 262
 
 
 # pictures

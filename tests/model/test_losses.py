@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
+from given.models import apart, stripes
 from given.training import Squares, recipe, same, weights
 from otseg.core import InputError
-from otseg.model.losses import LOSSES, PATHS, loss_terms, otseg_loss, register_loss, used_losses
+from otseg.model import losses
+from otseg.model.losses import LOSSES, PATHS, loss_terms, mask_losses, one_hot_masks, otseg_loss, register_loss, used_losses
 from otseg.model.config import PUBLISHED
 from otseg.model.otseg import OTSegOutput
 from otseg.show.charts import plot_run
@@ -162,3 +164,19 @@ def test_help_describes_every_option(name, capsys):
         description, default = re.fullmatch(r'(.*) \(default: (.*)\)', words).groups()
         assert len(description) > 5 and not re.search(r'\b[CP]$', description), option
         if option in values: assert default == str(values[option]), option
+
+
+@pytest.mark.parametrize('budget', [1, 4 * 48 * 40 * 3, 2**40])
+def test_losses_of_a_few_masks_at_a_time(monkeypatch, budget):
+    "As many as the memory of the device allows: the same terms, and the same gradient"
+    logits, labels = torch.randn(2, 5, 48, 40), stripes(2, (48, 40), 5)
+    masks, valid = one_hot_masks(labels, 5), labels < 5
+    def found():
+        x = logits.clone().requires_grad_()
+        terms = mask_losses(x, masks, 3, valid)
+        (100 * terms[0] + terms[1]).backward()
+        return *(t.detach() for t in terms), x.grad
+    plain, asked = found(), []
+    monkeypatch.setattr(losses, 'memory_budget', lambda device, fixed, share: asked.append((device.type, fixed, share)) or budget)
+    for a, b in zip(found(), plain): assert apart(a, b) < 1e-6
+    assert asked == [('cpu', 2**18, 1/16)]

@@ -13,9 +13,9 @@ from conftest import ROOT
 import otseg.transport.entropic as room
 from given.models import make, pictures, prompts
 from otseg.core import InputError
-from otseg.transport.fused import MAX_TILE, fused_available, fused_backward, fused_solve
+from otseg.transport.fused import MAX_TILE, compiled_kernel, fused_available, fused_backward, fused_solve
 from otseg.transport.entropic import sinkhorn
-from otseg.transport.solvers import SAFE_RANGE, spread_scores
+from otseg.transport.solvers import spread_scores
 
 INTERPRET = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cpu' if INTERPRET else 'cuda'
@@ -321,12 +321,16 @@ def test_in_the_interpreter():
 @needs_triton
 def test_compiles_for_gpus(tmp_path):
     "Down to machine code, without a GPU; shared memory stays within the 99 KB that every GPU since 2020 has"
-    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=str(ROOT/'tests'))
+    env = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT/'tests')]))
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr[-4000:]
     built = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]
     assert len(built) == len(SHAPES)
-    assert all(k['bytes'] > 0 and k['shared'] <= 99 * 1024 for k in built), built
+    for k in built:
+        assert k['shared'] <= 99 * 1024 and k['registers'] <= (128 if k['threads'] <= 512 else 64) and k['loop'] > 50, k
+        assert k['moved'] <= 4 * k['m'] * k['n'] * (2.5 if k['kind'] == 'solve' else 3), k
+    typical = [k for k in built if k['kind'] == 'solve' and k['m'] * k['n'] <= 8192]
+    assert len(typical) == 2 and all(k['loop'] <= 1100 and k['loop_spill_loads'] <= 64 for k in typical), typical
 
 
 SHAPES = [(90, 'solve', 1024, 8), (90, 'solve', MAX_TILE // 8, 8), (90, 'solve', 512, 64), (80, 'solve', 1000, 6),
@@ -335,30 +339,7 @@ SHAPES = [(90, 'solve', 1024, 8), (90, 'solve', MAX_TILE // 8, 8), (90, 'solve',
 
 def compile_kernels():
     "Print one line of JSON for each of SHAPES, compiled as for a launch, for GPUs that need not be there"
-    import triton
-    from triton.backends import compiler
-    from triton.compiler import ASTSource
-
-    from otseg.transport.fused import _gradient_kernel, _options, _solve_kernel
-    old = tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3)
-    for arch, kind, m, n in SHAPES:
-        if kind == 'solve':
-            kernel, options, fixed = _solve_kernel, _options(m, n), dict(n=n, cost_m=1 if n > 16 else n, span=SAFE_RANGE)
-            types = dict(eps='fp32', tol='fp32', n_iter_ptr='*i64')
-            sizes = dict(cost_b=m * n, cost_n=m if n > 16 else 1, a_b=0, a_m=1, b_b=0, b_n=1, m=m, max_iter=200)
-        else: kernel, options, fixed, types, sizes = _gradient_kernel, _options(m, n, matrices=2), dict(n=n), {}, dict(m=m)
-        fixed |= {k: options.pop(k) for k in ('M', 'N')} | {k: v for k, v in sizes.items() if v == 1}  # as a launch does
-        whole = [i for i, k in enumerate(kernel.arg_names) if k.endswith('_ptr') or k not in fixed and sizes.get(k, 1) % 16 == 0]
-        types |= {k: 'constexpr' for k in fixed}
-        signature = {k: types.get(k, '*fp32' if k.endswith('_ptr') else 'i32') for k in kernel.arg_names}
-        if old:
-            signature = {k: v for k, v in signature.items() if v != 'constexpr'}
-            attrs = compiler.AttrsDescriptor.from_hints({i: 16 for i in whole})
-        else: attrs = {(i,): [['tt.divisibility', 16]] for i in whole}
-        built = triton.compile(ASTSource(kernel, signature, fixed, attrs), target=compiler.GPUTarget('cuda', arch, 32),
-                               options=options)
-        size = dict(shared=built.metadata.shared, bytes=len(built.asm['cubin']))
-        print(json.dumps(dict(arch=arch, kind=kind, m=m, n=n, **size)))
+    for arch, kind, m, n in SHAPES: print(json.dumps(compiled_kernel(kind, m, n, arch)))
 
 
 if __name__ == '__main__': compile_kernels()
