@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/07_predict/segmenter.html.md"""
 
 # %% auto #0
 __all__ = ['LONGEST', 'MOST_PIXELS', 'SETTINGS', 'UNSAID', 'PRECISIONS', 'BAND', 'LARGE', 'split_marks', 'split_words',
-           'mean_words', 'split_background', 'Question', 'Preparation', 'stored_settings', 'Segmenter',
-           'labels_in_bands', 'fold_labels']
+           'split_background', 'Question', 'Preparation', 'stored_settings', 'Segmenter', 'labels_in_bands',
+           'fold_labels']
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #c1d5722a
 import os, re, unicodedata
@@ -30,7 +30,7 @@ from ..model.vocab import Vocab, vocab_of
 from ..data.transforms import Preprocess
 from ..evaluate.windows import SlidingOutput, predict_windows
 from .segmentation import FEW, Scoring, Segmentation, WholePicture, load_photograph
-from ..model.clip import encode_vocab
+from ..model.clip import encode_vocab, mean_words
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #16d27560
 _FILE = re.compile(r'\.(txt|json|csv|tsv|ya?ml|toml|names|xml|md|py|npy|pdf|docx?|xlsx?)$', re.I)
@@ -112,14 +112,6 @@ def split_words(
     twice = next((n for n in names if names.count(n) > 1), None)
     check(twice is None, 'class names should differ (case and spaces do not count)', f'{twice!r} twice', 'Remove one.')
     return dict(zip(names, rows))
-
-# %% ../../nbs/07_predict/01_segmenter.ipynb #cdb4532e
-def mean_words(
-    text: Float[Tensor, "w n d"],  # Unit-length text embeddings of all words
-    groups: list[list[int]],       # Rows of each class
-) -> Float[Tensor, "k n d"]:
-    "Text embeddings of classes: of each template, the mean over the words, at unit length"
-    return torch.stack([text[g[0]] if len(g) == 1 else l2_normalize(text[g].mean(0)) for g in groups])
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #49b84938
 def split_background(
@@ -287,7 +279,7 @@ class Segmenter(HubModel):
         vocab: Vocab,  # Any classes
     ) -> Float[Tensor, "k n d"]:
         "Text embeddings of a vocabulary, cached on disk"
-        key = vocab.texts()
+        key = vocab.texts(), vocab.query_class
         if self._text is None or self._text[0] != key:  # one vocabulary, many pictures
             self._text = key, encode_vocab(self.model.config, vocab).to(self.device)
         return self._text[1]
@@ -346,6 +338,7 @@ def _with_background(vocab: Vocab) -> Vocab:
     check(taken is None, 'no class should be called background where `background` is asked for', repr(taken),
           'Leave one of the two out.')
     prompts = dict(text_prompts=(*vocab.text_prompts, ('background',) * vocab.n_prompts)) if vocab.text_prompts else {}
+    if vocab.words: prompts = dict(words=(*vocab.words, ('background',)))
     return vocab.with_(names=(*vocab.names, 'background'), palette=(*vocab.palette, (0, 0, 0)), **prompts)
 
 # %% ../../nbs/07_predict/01_segmenter.ipynb #162b098b
@@ -359,7 +352,7 @@ def question(self: Segmenter,
     level, rest = split_background(background)
     vocab, with_rest = self.class_vocab(classes, templates), level is not None or bool(rest)
     labels = _with_background(vocab) if with_rest else vocab
-    words = {n: (n,) for n in vocab.names} if classes is None else split_words(classes)
+    words = vocab.class_words if classes is None else split_words(classes)
     rows = [*words.values(), *rest.values()]
     every = [w for row in rows for w in row]
     twice = next((w for w in every if every.count(w) > 1), None)
