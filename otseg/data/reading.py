@@ -18,7 +18,7 @@ from jaxtyping import Int32, UInt8
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ..core import InputError, check, seeded, unknown_name
+from ..core import IGNORE, InputError, check, seeded, unknown_name
 from .layouts import LAYOUTS, Item, data_identity, file_sizes, layout_of
 from .listing import whole_listing
 from .masks import (RENUMBERED, MaskFacts, MaskFile, PaletteMemory, explain_values, fitting_side, mask_facts, mask_signs,
@@ -87,8 +87,8 @@ class SegmentationDataset(torch.utils.data.Dataset):
         item: Item,                                           # Whose mask it is
         values: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"],  # What the mask holds
         by_color: bool=False,                                 # Whether they are labels already
-    ) -> UInt8[Tensor, "H W"]:
-        "Class indices, 255 for none; an error for a value without a meaning"
+    ) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
+        "Class indices, 255 for none (of more than 255 classes 65535, in 32 bits); an error for a value without a meaning"
         if by_color: return values.to(torch.uint8)
         table, k = self.tables[item.source], len(self.vocab)
         labels = to_labels(values, table)
@@ -99,7 +99,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
             raise InputError(f'{item.mask} should hold {value_ranges(table.ge(0).nonzero().flatten().tolist())} '
                              f'({self.vocab.name}), got {_few(strange)} in {bad.numel()} pixels. '
                              f'Choose the vocabulary that the masks were drawn with, or map these values.{why}')
-        return labels.to(torch.uint8)
+        return labels.to(torch.uint8 if k <= IGNORE else torch.int32)
 
     def __getitem__(
         self,

@@ -255,6 +255,8 @@ UNLABELLED = -1  # pixel of an unseen class whose label is hidden and may be rep
 # %% ../../nbs/02_model/00_vocab.ipynb #2eb560e7
 def _remap(labels: 'Tensor', index: tuple[int, ...], value: list[int]) -> 'Tensor':
     "Label index[i] becomes value[i], every other label 255"
+    check(max(index, default=0) < IGNORE, f'a vocabulary should have at most {IGNORE} classes to be trained on', max(index) + 1,
+          'The large ones are for scoring.')
     import torch
     table = torch.full((IGNORE + 1,), IGNORE, dtype=torch.int64)
     table[list(index)] = torch.tensor(value, dtype=torch.int64)
