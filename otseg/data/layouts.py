@@ -124,7 +124,7 @@ CONTEXT_459 = (_sources(' '.join(CONTEXT_MASKS[1].folders), suffix='.mat', varia
 def _ade_full() -> tuple[MaskSource, ...]:
     "Masks of ADE20K's 847 classes: converted, and as published by the numbers of its index"
     numbers = read_json(asset_path('ade847_numbers.json'))['numbers']
-    rule = dict.fromkeys(range(26 * 256), ignore_label(len(numbers))) | {v: i for i, v in enumerate(numbers)}
+    rule = dict.fromkeys(range(3689), ignore_label(len(numbers))) | {v: i for i, v in enumerate(numbers)}  # of 3,688 in the index
     return (_sources('annotations_detectron2/{split}', suffix='.tif', **WIDE),
             _sources('images/ADE/{split}', suffix='_seg.png', color_code='ade', label_map=rule, **WIDE))
 
@@ -157,7 +157,7 @@ LAYOUTS = dict(
     ade847=Layout(
         'ade847', ('images_detectron2/{split}', 'images/ADE/{split}'), _ade_full(), base=('', 'ADE20K_2021_17_01'),
         splits=dict(train='training', val='validation'), image_suffix='.jpg',
-        published=dict(train=(25574,), val=(2000,))))               # ADE20K 2021_17_01
+        published=dict(train=(25574,), val=(2000,))))               # ADE20K 2021_17_01, its README
 
 def _like(name: str, vocab: str, **changes) -> Layout: return replace(LAYOUTS[name], vocab=vocab, **changes)
 def _plain(sources: Iterable[MaskSource]) -> tuple[MaskSource, ...]: return tuple(replace(s, reduce_zero_label=False) for s in sources)
