@@ -109,7 +109,8 @@ THINGS = 80  # of COCO that were drawn; in COCO-Object they are 1..80, and all e
 _things = lambda i: i + 1 if 0 <= i < THINGS else i if i < 0 else 0
 OBJECT_MASKS = (_sources(COCO_FOLDERS, suffix='_instanceTrainIds.png'),
                 _sources(COCO_FOLDERS, label_map={v: _things(i) for v, i in COCO_MAP.items()} | {IGNORE: 0}),
-                _sources(COCO_FOLDERS, suffix='_labelTrainIds.png', label_map={i: _things(i) for i in range(len(COCO_USED))} | {IGNORE: 0}))
+                _sources(COCO_FOLDERS, suffix='_labelTrainIds.png',
+                         label_map={i: _things(i) for i in range(len(COCO_USED))} | {IGNORE: 0}))
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8e9bc5e1
 CITY_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes' number of each class
@@ -124,7 +125,7 @@ CONTEXT_459 = (_sources(' '.join(CONTEXT_MASKS[1].folders), suffix='.mat', varia
 def _ade_full() -> tuple[MaskSource, ...]:
     "Masks of ADE20K's 847 classes: converted, and as published by the numbers of its index"
     numbers = read_json(asset_path('ade847_numbers.json'))['numbers']
-    rule = dict.fromkeys(range(3689), ignore_label(len(numbers))) | {v: i for i, v in enumerate(numbers)}  # of 3,688 in the index
+    rule = dict.fromkeys(range(3689), ignore_label(len(numbers))) | {v: i for i, v in enumerate(numbers)}  # 3,688 in all
     return (_sources('annotations_detectron2/{split}', suffix='.tif', **WIDE),
             _sources('images/ADE/{split}', suffix='_seg.png', color_code='ade', label_map=rule, **WIDE))
 
@@ -160,12 +161,14 @@ LAYOUTS = dict(
         published=dict(train=(25574,), val=(2000,))))               # ADE20K 2021_17_01, its README
 
 def _like(name: str, vocab: str, **changes) -> Layout: return replace(LAYOUTS[name], vocab=vocab, **changes)
-def _plain(sources: Iterable[MaskSource]) -> tuple[MaskSource, ...]: return tuple(replace(s, reduce_zero_label=False) for s in sources)
+def _from_zero(sources: Iterable[MaskSource]) -> tuple[MaskSource, ...]:
+    "The same masks, with 0 as a class"
+    return tuple(replace(s, reduce_zero_label=False) for s in sources)
 
 LAYOUTS |= dict(
     voc20=_like('voc12', 'voc20'),
-    voc21=_like('voc12', 'voc21', masks=_plain(VOC_MASKS), train_masks=_plain([VOC_AUG])),
-    context60=_like('context59', 'context60', masks=_plain(CONTEXT_MASKS)),
+    voc21=_like('voc12', 'voc21', masks=_from_zero(VOC_MASKS), train_masks=_from_zero([VOC_AUG])),
+    context60=_like('context59', 'context60', masks=_from_zero(CONTEXT_MASKS)),
     pc459=_like('context59', 'pc459', masks=CONTEXT_459),
     coco_object=_like('cocostuff171', 'coco_object', masks=OBJECT_MASKS))
 
@@ -284,7 +287,7 @@ def named_values(
     return {value: index.get(name, rest) for value, name in named.items()}
 
 # %% ../../nbs/03_data/03_layouts.ipynb #1d2c03ef
-_HOW = ('folders', 'suffix', 'variable', 'value_names', 'label_map', 'void', 'color_code')  # where a mask lies and how it is opened: not what it means
+_HOW = ('folders', 'suffix', 'variable', 'value_names', 'label_map', 'void', 'color_code')  # where and how, not what it means
 
 def _meaning(source: MaskSource, k: int) -> dict:
     "What the values of a kind of mask mean: the ignored ones, those that are led elsewhere, and the further rules"

@@ -191,8 +191,9 @@ class Vocab:
         renamed = self.text_prompts and 'names' in changes and not {'templates', 'text_prompts'} & {*changes}
         check(not renamed or tuple(changes['names']) == self.names, 'new names should come with new text prompts',
               'the names alone', 'Pass `text_prompts` or `templates` too.')
-        renamed = self.words and not {'words', 'text_prompts'} & {*changes} and tuple(changes.get('names', self.names)) != self.names
-        check(not renamed, 'new names should come with new words', 'the names alone', 'Pass `words` too; None: the names.')
+        renamed = self.words and 'names' in changes and not {'words', 'text_prompts'} & {*changes}
+        check(not renamed or tuple(changes['names']) == self.names, 'new names should come with new words', 'the names alone',
+              'Pass `words` too; None: the names.')
         return replace(self, **changes)
 
 # %% ../../nbs/02_model/00_vocab.ipynb #6b2ee4a8

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ..core import InputError, best_device, check, l2_normalize, naming, read_json, unknown_name
+from ..core import InputError, best_device, check, naming, read_json, unknown_name
 from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
 from ..model.otseg import OTSeg
 from ..model.config import OTSegConfig
