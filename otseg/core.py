@@ -6,10 +6,10 @@ Docs: https://otseg.github.io/otseg/00_core/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'FAULTS', 'PARSE_ERRORS', 'TEMPORARY', 'LOCK',
-           'HOLDER', 'InputError', 'check', 'unknown_name', 'SafeStream', 'safe_output', 'say', 'machine_fault',
-           'command', 'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'environment', 'asset_path',
-           'read_json', 'naming', 'check_finite', 'sync_folder', 'atomic_path', 'write_json', 'check_output',
-           'check_fresh', 'locked_folder']
+           'HOLDER', 'ignore_label', 'InputError', 'check', 'unknown_name', 'SafeStream', 'safe_output', 'say',
+           'machine_fault', 'command', 'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'environment',
+           'asset_path', 'read_json', 'naming', 'check_finite', 'sync_folder', 'atomic_path', 'write_json',
+           'check_output', 'check_fresh', 'locked_folder']
 
 # %% ../nbs/00_core/00_core.ipynb #bf7898a5
 import errno, functools, json, os, random, re, secrets, socket, sys, time, warnings
@@ -30,6 +30,12 @@ if TYPE_CHECKING:  # a command that refuses what it was asked does not wait for 
 
 # %% ../nbs/00_core/00_core.ipynb #70c3199d
 IGNORE = 255  # label of a pixel that takes part in no score
+def ignore_label(
+    k: int,  # Number of classes
+) -> int:
+    "Label of a pixel that takes part in no score, beside k classes: 255, and 65535 where 255 is a class"
+    return IGNORE if k <= IGNORE else 2**16 - 1
+
 
 # %% ../nbs/00_core/00_core.ipynb #dc4bb717
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core import IGNORE, InputError, check
+from ..core import IGNORE, InputError, check, ignore_label
 from .masks import MaskFacts, explain_values, facts_of, fitting_side, mask_signs, open_mask, source_table
 from .pictures import PictureFacts, open_picture, picture_facts, pixels_of
 from .layouts import LAYOUTS, Item, MaskSource, layout_of
@@ -86,7 +86,7 @@ def tally_values(
     for value, n in values.items():
         label = int(table[min(value, len(table) - 1)])
         if label < 0: tally.values[value] += n
-        else: tally.pixels[k if label == IGNORE else label] += n
+        else: tally.pixels[k if label == ignore_label(k) else label] += n
     tally.pictures = (tally.pixels > 0).long()
     return tally
 

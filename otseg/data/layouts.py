@@ -6,9 +6,9 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 
 # %% auto #0
 __all__ = ['ANY_PICTURE', 'VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED',
-           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'LAYOUTS', 'MaskSource', 'PictureRules', 'Item', 'JoinedList',
-           'Layout', 'read_description', 'folder_layout', 'layout_of', 'named_values', 'data_identity', 'file_sizes',
-           'identity_changes']
+           'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'THINGS', 'OBJECT_MASKS', 'CITY_IDS', 'CITY_MASKS', 'WIDE',
+           'CONTEXT_459', 'LAYOUTS', 'MaskSource', 'PictureRules', 'Item', 'JoinedList', 'Layout', 'read_description',
+           'folder_layout', 'layout_of', 'named_values', 'data_identity', 'file_sizes', 'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
 import hashlib, json, os, unicodedata
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import IGNORE, InputError, check, read_json, unknown_name
+from ..core import IGNORE, InputError, asset_path, check, ignore_label, read_json, unknown_name
 from .files import read_lines
 from ..model.vocab import Vocab, load_vocab
 
@@ -33,6 +33,8 @@ class MaskSource:
     value_names: str = ''               # File in or beside the folder that names each value; '': the rule above holds
     palette: tuple[tuple[int, int, int], ...] | None = None  # Colour of each class in the masks; None: not said
     ignore_colors: tuple[tuple[int, int, int], ...] = ()  # Colours that mean no class, beside a palette
+    void: int = IGNORE                  # Value that means no class; 65535 in masks of 16 bits
+    color_code: str = ''                # How colours stand for numbers. ade: red // 10 * 256 + green; '': they do not
     voc_colors: bool = False            # Whether a palette in the colours of VOC has them at the numbers of VOC
 
 class PictureRules(NamedTuple):
@@ -69,6 +71,7 @@ class Layout:
     train_lists: tuple[str | JoinedList, ...] = ()  # Lists to look for first when the split is train
     train_masks: tuple[MaskSource, ...] = ()  # Masks to look for first when the split is train
     tables: tuple[str, ...] = ()        # Files of rows (image, mask) that stand for all the rest, where there is one
+    image_suffix: str = ''              # Where the folder names the pictures: end of their names, left off; '': any format's
     rules: PictureRules = PictureRules('stored')  # How the pictures are read; published masks fit the pixels as stored
     published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Split -> pictures by the papers; both, if two
 
@@ -102,6 +105,31 @@ COCO_MAP = {v: i for i, v in enumerate(COCO_USED)} | {n - 1: -1 for n in COCO_GA
 COCO_FOLDERS = 'annotations/{split} stuffthingmaps/{split} stuffthingmaps_trainval2017/{split}'
 COCO_MASKS = (_sources(COCO_FOLDERS, suffix='_labelTrainIds.png'), _sources(COCO_FOLDERS, label_map=COCO_MAP))
 
+THINGS = 80  # of COCO that were drawn; in COCO-Object they are 1..80, and all else, drawn as stuff or not at all, is 0
+_things = lambda i: i + 1 if 0 <= i < THINGS else i if i < 0 else 0
+OBJECT_MASKS = (_sources(COCO_FOLDERS, suffix='_instanceTrainIds.png'),
+                _sources(COCO_FOLDERS, label_map={v: _things(i) for v, i in COCO_MAP.items()} | {IGNORE: 0}),
+                _sources(COCO_FOLDERS, suffix='_labelTrainIds.png',
+                         label_map={i: _things(i) for i in range(len(COCO_USED))} | {IGNORE: 0}))
+
+# %% ../../nbs/03_data/03_layouts.ipynb #8e9bc5e1
+CITY_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes' number of each class
+CITY_MASKS = tuple(MaskSource((f'{folder}/{{split}}',), suffix=f'_gtFine_{kind}.png', label_map=rule) for kind, rule in (
+    ('labelIds', dict.fromkeys(range(34), IGNORE) | {v: i for i, v in enumerate(CITY_IDS)} | {IGNORE: -1}),
+    ('labelTrainIds', None)) for folder in ('gtFine', 'gtFine_trainvaltest/gtFine'))
+
+WIDE = dict(void=2**16 - 1)  # masks of 16 bits
+CONTEXT_459 = (_sources(' '.join(CONTEXT_MASKS[1].folders), suffix='.mat', variable='LabelMap', reduce_zero_label=True, **WIDE),
+               _sources('annotations_detectron2/pc459_{split}', suffix='.tif', **WIDE))
+
+def _ade_full() -> tuple[MaskSource, ...]:
+    "Masks of ADE20K's 847 classes: converted, and as published by the numbers of its index"
+    numbers = read_json(asset_path('ade847_numbers.json'))['numbers']
+    rule = dict.fromkeys(range(3689), ignore_label(len(numbers))) | {v: i for i, v in enumerate(numbers)}  # 3,688 in all
+    return (_sources('annotations_detectron2/{split}', suffix='.tif', **WIDE),
+            _sources('images/ADE/{split}', suffix='_seg.png', color_code='ade', label_map=rule, **WIDE))
+
+
 # %% ../../nbs/03_data/03_layouts.ipynb #a4237ce0
 LAYOUTS = dict(
     voc12=Layout(
@@ -110,7 +138,7 @@ LAYOUTS = dict(
         published=dict(train=(10582, 1464), val=(1449,))),          # Hariharan et al. 2011, Everingham et al. 2012
     context59=Layout(
         'context59', ('JPEGImages',), CONTEXT_MASKS, base=('', 'VOC2010', 'VOCdevkit/VOC2010'),
-        lists=('ImageSets/SegmentationContext/{split}.txt', 'ImageSets/Main/{split}.txt'),
+        lists=('ImageSets/SegmentationContext/{split}.txt', 'ImageSets/Main/{split}.txt', 'pascalcontext_{split}.txt'),
         published=dict(train=(4998, 4996), val=(5105, 5104))),      # Mottaghi et al. 2014; Detail, 2017
     cocostuff171=Layout(
         'cocostuff171', ('images/{split}', '{split}'), COCO_MASKS, base=('', 'coco_stuff164k', 'coco', 'dataset'),
@@ -122,7 +150,27 @@ LAYOUTS = dict(
         published=dict(train=(20210,), val=(2000,))),               # Zhou et al. 2017, SceneParsing benchmark
     camvid=Layout(
         'camvid11', ('{split}',), (_sources('{split}annot', label_map={11: IGNORE}),), ('{split}.txt',),
-        published=dict(train=(367,), val=(101,), test=(233,))))     # Badrinarayanan et al. 2017 (SegNet)
+        published=dict(train=(367,), val=(101,), test=(233,))),     # Badrinarayanan et al. 2017 (SegNet)
+    cityscapes=Layout(
+        'cityscapes19', ('leftImg8bit/{split}', 'leftImg8bit_trainvaltest/leftImg8bit/{split}'), CITY_MASKS,
+        base=('', 'cityscapes'), image_suffix='_leftImg8bit.png',
+        published=dict(train=(2975,), val=(500,), test=(1525,))),   # Cordts et al. 2016, fine annotations
+    ade847=Layout(
+        'ade847', ('images_detectron2/{split}', 'images/ADE/{split}'), _ade_full(), base=('', 'ADE20K_2021_17_01'),
+        splits=dict(train='training', val='validation'), image_suffix='.jpg',
+        published=dict(train=(25574,), val=(2000,))))               # ADE20K 2021_17_01, its README
+
+def _like(name: str, vocab: str, **changes) -> Layout: return replace(LAYOUTS[name], vocab=vocab, **changes)
+def _from_zero(sources: Iterable[MaskSource]) -> tuple[MaskSource, ...]:
+    "The same masks, with 0 as a class"
+    return tuple(replace(s, reduce_zero_label=False) for s in sources)
+
+LAYOUTS |= dict(
+    voc20=_like('voc12', 'voc20'),
+    voc21=_like('voc12', 'voc21', masks=_from_zero(VOC_MASKS), train_masks=_from_zero([VOC_AUG])),
+    context60=_like('context59', 'context60', masks=_from_zero(CONTEXT_MASKS)),
+    pc459=_like('context59', 'pc459', masks=CONTEXT_459),
+    coco_object=_like('cocostuff171', 'coco_object', masks=OBJECT_MASKS))
 
 # %% ../../nbs/03_data/03_layouts.ipynb #b0787a67
 def _split_classes(vocab: Vocab, seen=None, unseen=None) -> Vocab:
@@ -222,7 +270,7 @@ def named_values(
     path: Path,    # A file of lines "value: name"
     vocab: Vocab,  # The classes
 ) -> dict[int, int]:
-    "{value: class index, or 255 where the name is no class}"
+    "{value: class index; where the name is no class, that of the background, or 255}"
     plain = lambda name: ''.join(name.casefold().split())
     named = {}
     for line in read_lines(path):
@@ -231,25 +279,26 @@ def named_values(
         check(ok, f'{path} should hold lines like "59: car"', repr(line), 'Restore it.')
         named[int(value)] = plain(name)
     drawn = set(named.values())
-    absent = [n for n in vocab.names if plain(n) not in drawn]
+    rest = 0 if vocab.names[0] == 'background' else IGNORE
+    absent = [n for n in vocab.names[not rest:] if plain(n) not in drawn]
     check(not absent, f'{path} should name every class of {vocab.name}', f'none called {", ".join(absent)}',
           'Take the file that came with the masks.')
     index = {plain(n): i for i, n in enumerate(vocab.names)}
-    return {value: index.get(name, IGNORE) for value, name in named.items()}
+    return {value: index.get(name, rest) for value, name in named.items()}
 
 # %% ../../nbs/03_data/03_layouts.ipynb #1d2c03ef
-_HOW = ('folders', 'suffix', 'variable', 'value_names', 'label_map')  # where a mask lies and how it is opened: not what it means
+_HOW = ('folders', 'suffix', 'variable', 'value_names', 'label_map', 'void', 'color_code')  # where and how, not what it means
 
 def _meaning(source: MaskSource, k: int) -> dict:
     "What the values of a kind of mask mean: the ignored ones, those that are led elsewhere, and the further rules"
-    first = int(source.reduce_zero_label)
-    usual = {IGNORE: IGNORE} | {v: v - first if v >= first else IGNORE for v in range(k + first)}
+    first, none = int(source.reduce_zero_label), ignore_label(k)
+    usual = {source.void: none} | {v: v - first if v >= first else none for v in range(k + first)}
     led = {v: c for v, c in sorted((source.label_map or {}).items()) if usual.get(v, -1) != c}
-    return dict(ignore=[v for v, c in led.items() if c == IGNORE],
-                map={str(v): c for v, c in led.items() if c != IGNORE},
-                **{key: _plain(rule) for key, rule in asdict(source).items() if key not in _HOW})
+    return dict(ignore=[v for v, c in led.items() if c == none] + [source.void] * (source.void != IGNORE),
+                map={str(v): c for v, c in led.items() if c != none},
+                **{key: _as_json(rule) for key, rule in asdict(source).items() if key not in _HOW})
 
-def _plain(rule): return [] if rule is None else [list(x) for x in rule] if isinstance(rule, tuple) else rule
+def _as_json(rule): return [] if rule is None else [list(x) for x in rule] if isinstance(rule, tuple) else rule
 
 def data_identity(
     dataset: str,                           # Its name: a key of `LAYOUTS`, folder, toy, ...

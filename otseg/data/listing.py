@@ -318,8 +318,9 @@ def list_split(
     places, images = find_pictures(Path(root), layout, layout.split_name(split))
     add, drop = find_lists(places, layout, split)
     folders = find_masks(places, layout, split)
-    survey, masks = walk_files(images), Masks(folders)
-    files = by_key(survey, picture_suffixes())
+    ends = (layout.image_suffix.lower(),) if layout.image_suffix else picture_suffixes()
+    survey, masks = walk_files(images, ends), Masks(folders)
+    files = by_key(survey, ends)
     def entries(path):
         for e in read_entries(path):
             whole = [n for n in _below(e.line, images) if second_parts(n) and file_key(n, picture_suffixes()) in files]
@@ -336,8 +337,8 @@ def list_split(
             rows = list(first.values())
     else:
         rows = [(Entry(key), key, one_file(files, key)) for key in sorted(files)]
-        broken = [n for n in survey.left_out.get('broken', ()) if ending(n, picture_suffixes())]
-        rows += [(Entry(n), file_key(n, picture_suffixes()), None) for n in broken]
+        broken = [n for n in survey.left_out.get('broken', ()) if ending(n, ends)]
+        rows += [(Entry(n), file_key(n, ends), None) for n in broken]
     named = ' + '.join(map(str, add)) + ''.join(f' - {p}' for p in drop) or str(images)
     return _match(rows, masks, images, places, named, layout, survey, add)
 

@@ -24,7 +24,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ..core import IGNORE, InputError, check
+from ..core import IGNORE, InputError, check, ignore_label
 from .layouts import MaskSource
 from .pictures import BACK, PictureFacts, decode, exif_orientation, open_picture, picture_facts
 
@@ -33,17 +33,18 @@ def label_table(
     k: int,                         # Number of classes
     *,
     reduce_zero_label: bool=False,  # Whether 0 means no class and i + 1 means class i
-    label_map: Mapping[int, int]=None,  # {value: class, 255 = none, -1 = error}, over the rule above; None: no more
+    label_map: Mapping[int, int]=None,  # {value: class, `ignore_label` = none, -1 = error}, over the rule above; None: no more
+    void: int=IGNORE,                   # Value that means no class
 ) -> Int64[Tensor, "values"]:
-    "What each value of a mask means: a class, 255 for none, or -1 for a value that should not occur; -1 at the end"
-    first, label_map = int(reduce_zero_label), dict(label_map or {})
-    check(k + first <= IGNORE, f'a mask of 8 bits should have at most {IGNORE - first} classes', k)
-    check(all(v >= 0 and (-1 <= i < k or i == IGNORE) for v, i in label_map.items()),
-          f'`label_map` should lead from values to classes 0..{k - 1}, {IGNORE} or -1', label_map)
-    table = torch.full((max(IGNORE, *label_map, 0) + 2,), -1)
-    table[:first] = IGNORE
+    "What each value of a mask means: a class, `ignore_label(k)` for none, or -1 for one that should not occur; -1 at the end"
+    first, label_map, none = int(reduce_zero_label), dict(label_map or {}), ignore_label(k)
+    check(k + first <= void, f'a mask of {8 if void == IGNORE else 16} bits should have at most {void - first} classes', k)
+    check(all(v >= 0 and (-1 <= i < k or i == none) for v, i in label_map.items()),
+          f'`label_map` should lead from values to classes 0..{k - 1}, {none} or -1', label_map)
+    table = torch.full((max(void, *label_map, 0) + 2,), -1)
+    table[:first] = none
     table[first:first + k] = torch.arange(k)
-    table[IGNORE] = IGNORE
+    table[void] = none
     for value, label in label_map.items(): table[value] = label
     return table
 
@@ -51,7 +52,7 @@ def to_labels(
     values: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"],  # What a mask file holds
     table: Int64[Tensor, "values"],                       # As from `label_table`
 ) -> Int64[Tensor, "H W"]:
-    "Class indices, 255, or -1"
+    "Class indices, 255 (65535) for none, or -1"
     index = values.flatten().int().clamp(max=len(table) - 1)
     return table.index_select(0, index).view(values.shape)
 
@@ -99,7 +100,7 @@ def source_table(
     k: int,              # Number of classes
 ) -> Int64[Tensor, "values"]:
     "Its `label_table`"
-    return label_table(k, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map)
+    return label_table(k, reduce_zero_label=source.reduce_zero_label, label_map=source.label_map, void=source.void)
 
 # %% ../../nbs/03_data/05_masks.ipynb #c81f0b79
 PLAIN = MaskSource()  # the value is the class, 255 is none
@@ -132,6 +133,7 @@ def _picture_mask(image: PILImage.Image, source: MaskSource, path) -> MaskFile:
     if facts.orientation != 1 and image.format == 'TIFF' and exif_orientation(image) == 1:  # Pillow has turned it
         image = image.transpose(BACK[facts.orientation])
     if image.mode == 'P': return _palette_mask(path, image, facts, source)
+    if source.color_code: return MaskFile(_coded(path, image, source.color_code), facts, {})
     if image.mode in ('RGB', 'RGBA', 'RGBX'): return _color_mask(path, image, facts, source)
     if image.mode == 'LA' and image.getextrema()[1] == (255, 255): image = image.getchannel(0)  # nothing is transparent
     known = image.mode in ('1', 'L', 'I') or image.mode.startswith('I;16')
@@ -140,6 +142,12 @@ def _picture_mask(image: PILImage.Image, source: MaskSource, path) -> MaskFile:
     check(values.min() >= 0, f'{path} should be {MASK}', f'values from {values.min()} on', 'Use 255 for pixels without a class.')
     if image.mode == 'L' and facts.bits in (2, 4): values //= 255 // (2**facts.bits - 1)  # stretched for the eye
     return MaskFile(values, facts, {})
+
+def _coded(path, image, code):
+    "Numbers that a data set writes as colours"
+    check(image.mode == 'RGB', f'{path} should be a mask of coded colours', f'mode {image.mode}', 'Restore it.')
+    red, green, _ = np.asarray(image).astype(np.int32).transpose(2, 0, 1)
+    return dict(ade=lambda: red // 10 * 256 + green)[code]()
 
 def _check_container(path, image, facts):
     "Whether a format can carry numbers"

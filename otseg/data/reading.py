@@ -20,7 +20,7 @@ from jaxtyping import Int32, UInt8
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ..core import InputError, check, seeded, unknown_name
+from ..core import IGNORE, InputError, check, seeded, unknown_name
 from .layouts import LAYOUTS, Item, data_identity, file_sizes, layout_of
 from .listing import whole_listing
 from .masks import (RENUMBERED, MaskFacts, MaskFile, PaletteMemory, byte_labels, byte_table, explain_values, fitting_side,
@@ -116,8 +116,8 @@ class SegmentationDataset(torch.utils.data.Dataset):
         item: Item,                                           # Whose mask it is
         values: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"],  # What the mask holds
         by_color: bool=False,                                 # Whether they are labels already
-    ) -> UInt8[Tensor, "H W"]:
-        "Class indices, 255 for none; an error for a value without a meaning"
+    ) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
+        "Class indices, 255 for none (of more than 255 classes 65535, in 32 bits); an error for a value without a meaning"
         if by_color: return values.to(torch.uint8)
         if values.dtype == torch.uint8 and (labels := byte_labels(values, *self.bytes[item.source])) is not None: return labels
         table, k = self.tables[item.source], len(self.vocab)
@@ -129,7 +129,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
             raise InputError(f'{item.mask} should hold {value_ranges(table.ge(0).nonzero().flatten().tolist())} '
                              f'({self.vocab.name}), got {_few(strange)} in {bad.numel()} pixels. '
                              f'Choose the vocabulary that the masks were drawn with, or map these values.{why}')
-        return labels.to(torch.uint8)
+        return labels.to(torch.uint8 if k <= IGNORE else torch.int32)
 
     def __getitem__(
         self,

@@ -6,4 +6,5 @@ __getattr__, __dir__, __all__ = faces(__name__, dict(
     windows='evaluate evaluate_options predict_labels predict_windows',
     diversity='measure_diversity',
     paper='paper_table',
+    protocol='protocol_of protocol_table protocol_vocab',
 ))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from ..core import IGNORE, check
+from ..core import check, ignore_label
 from ..data.reading import collate
 from .metrics import prompt_diversity, text_cosine
 from ..model.otseg import OTSeg, OTSegOutput
@@ -39,7 +39,7 @@ def _spread(total, n):
 
 def _add(rows, maps, labels, groups):
     "The measures of one picture, (k, n, h, w), to each group that has a class in it"
-    present = {*labels.unique().tolist()} - {IGNORE}
+    present = {*labels.unique().tolist()} - {ignore_label(len(maps))}
     for name, members in groups.items():
         classes = sorted(present & members)
         if classes: rows.setdefault(name, []).append(prompt_diversity(maps[classes]).to_dict())

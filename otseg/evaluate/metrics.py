@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import IGNORE, check
+from ..core import check, ignore_label
 
 # %% ../../nbs/04_evaluate/00_metrics.ipynb #fd691274
 def _check_range(
@@ -34,7 +34,7 @@ def _check_range(
 
 # %% ../../nbs/04_evaluate/00_metrics.ipynb #500c184c
 class ConfusionMatrix:
-    "Pixel counts `C[i, j]`: truth `i` predicted as `j`; pixels whose label is 255 are left out"
+    "Pixel counts `C[i, j]`: truth `i` predicted as `j`; pixels whose label is 255 (`ignore_label`) are left out"
     def __init__(
         self,
         k: int,                             # Number of classes
@@ -53,10 +53,10 @@ class ConfusionMatrix:
         "Add the pixels of some pictures; counts move to the device of the prediction"
         check(prediction.shape == labels.shape, f'`prediction` should have the shape of `labels` {tuple(labels.shape)}',
               tuple(prediction.shape), 'Resize the prediction to the size of its mask before counting.')
-        valid = labels != IGNORE
+        valid = labels != ignore_label(self.k)
         if not valid.all(): prediction, labels = prediction[valid], labels[valid]
         prediction, labels = prediction.long(), labels.long()
-        _check_range(labels, self.k, 'labels', f'Map the labels onto the vocabulary, others to {IGNORE}.')
+        _check_range(labels, self.k, 'labels', f'Map the labels onto the vocabulary, others to {ignore_label(self.k)}.')
         _check_range(prediction, self.k, 'prediction', 'Take the arg-max over exactly the classes of the vocabulary.')
         self.counts = self.counts.to(labels.device)
         pairs = (labels * self.k + prediction).flatten()

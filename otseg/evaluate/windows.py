@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core import IGNORE, check
+from ..core import check, ignore_label
 from .metrics import ConfusionMatrix, Scores, segmentation_scores
 from ..model.otseg import OTSeg, OTSegOutput
 from ..model.vocab import Vocab
@@ -258,7 +258,7 @@ def count_pixels(
             out = predict_windows(model, batch['image'].to(device), text.to(device), window=window, stride=stride,
                                   batch_size=batch_size)
             truth = batch['labels'].to(device)
-            inside = (truth.flatten() != IGNORE).nonzero()[:, 0]
+            inside = (truth.flatten() != ignore_label(len(vocab))).nonzero()[:, 0]
             predicted = label_options(out, options, truth.shape[-2:], seen)
             truth = truth.flatten().index_select(0, inside)  # a fifth of the time of indexing
             for o, labels in predicted.items(): counts[o].update(labels.flatten().index_select(0, inside), truth)

@@ -8,7 +8,7 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
            'hub_reachable', 'load_clip', 'resize_positions', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer',
            'cut_texts', 'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings',
-           'encode_vocab']
+           'mean_words', 'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
@@ -705,11 +705,31 @@ def text_embeddings(
     return encoder(texts, names)
 
 # %% ../../nbs/02_model/02_clip.ipynb #089e747d
+def mean_words(
+    text: Float[Tensor, "q n d"],  # Unit-length text embeddings of all words
+    groups: list[list[int]],       # Rows of each class
+) -> Float[Tensor, "k n d"]:
+    "Text embeddings of classes: of each template, the mean over the words, at unit length"
+    return torch.stack([text[g[0]] if len(g) == 1 else l2_normalize(text[g].mean(0)) for g in groups])
+
+def encode_words(
+    config: OTSegConfig,  # Names the CLIP
+    vocab: Vocab,         # Class names, their words, and templates
+    cache: Path=None,     # As in `text_embeddings`
+    device: str='cpu',    # Where the text tower is to be
+) -> Float[Tensor, "q n d"]:
+    "Text embeddings of every word of a vocabulary, in the order of its `query_class`; without words, of its classes"
+    names = None if vocab.words else vocab.names
+    return text_embeddings(vocab.texts(), config.clip, config.text_weights or config.weights, cache, names, device)
+
 def encode_vocab(
     config: OTSegConfig,  # Names the CLIP
-    vocab: Vocab,         # Class names and templates
+    vocab: Vocab,         # Class names, their words, and templates
     cache: Path=None,     # As in `text_embeddings`
     device: str='cpu',    # Where the text tower is to be
 ) -> Float[Tensor, "k n d"]:
-    "Text embeddings of a vocabulary by a model's CLIP"
-    return text_embeddings(vocab.texts(), config.clip, config.text_weights or config.weights, cache, vocab.names, device)
+    "Text embeddings of a vocabulary by a model's CLIP, one row per class: the mean of its words"
+    text = encode_words(config, vocab, cache, device)
+    if not vocab.words: return text
+    return mean_words(text, [[q for q, c in enumerate(vocab.query_class) if c == i] for i in range(len(vocab))])
+

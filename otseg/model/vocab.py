@@ -103,6 +103,26 @@ def _clean_prompts(prompts, names) -> tuple[tuple[str, ...], ...]:
             ok = isinstance(text, str) and text.strip() and '{}' not in text
             check(ok, f'a text prompt of {name} should be a sentence without {{}}', repr(text), hint)
     return tuple(tuple(row) for row in prompts)
+def _clean_words(words, names) -> tuple[tuple[str, ...], ...] | None:
+    "One row of words per class, no word of two classes; None where each class has its name alone"
+    hint = 'Write it like {"sofa": ["sofa", "couch"]}, or one list per class.'
+    if isinstance(words, dict):
+        for name in words:
+            if name not in names: raise unknown_name('class in `words`', name, names)
+        words = [words.get(n, (n,)) for n in names]
+    ok = isinstance(words, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in words)
+    check(ok, '`words` should be a list of words per class', repr(words), hint)
+    check(len(words) == len(names), f'`words` should have one list per class ({len(names)})', f'{len(words)} lists', hint)
+    owner = {}
+    for i, (name, row) in enumerate(zip(names, words)):
+        check(len(row) > 0 and all(isinstance(w, str) and w.strip() for w in row), f'{name} should have words', repr(row), hint)
+        for w in row:
+            first = owner.setdefault(w.casefold().replace(' ', ''), i)
+            check(first == i, 'classes should have different words (case and spaces do not count)',
+                  f'{w!r} of {names[first]} and of {name}', 'Remove one of the two.')
+    words = tuple(tuple(dict.fromkeys(' '.join(w.split()) for w in row)) for row in words)
+    return None if words == tuple((n,) for n in names) else words
+
 
 # %% ../../nbs/02_model/00_vocab.ipynb #9329b7dd
 @dataclass(frozen=True)
@@ -115,15 +135,18 @@ class Vocab:
     templates: tuple[str, ...] | str | None = None  # n templates with {}, or the key of a published list; None: "6"
     source: str = field(default='', compare=False)  # Where order, colours and split come from
     text_prompts: tuple[tuple[str, ...], ...] | None = None  # n sentences per class, instead of templates; None: none
+    words: tuple[tuple[str, ...], ...] | dict | None = None  # Words of each class, synonyms of each other; None: its name
 
     def __post_init__(self):
         names, prompts = _clean_names(self.names), self.text_prompts
         if prompts is not None:
             prompts, hint = _clean_prompts(prompts, names), 'Leave one of the two out.'
             check(not self.templates, '`templates` should not be given beside `text_prompts`', self.templates, hint)
+        words = None if self.words is None else _clean_words(self.words, names)
+        check(not (prompts and words), '`words` should not be given beside `text_prompts`', words, 'Leave one of the two out.')
         templates = () if prompts else load_templates('6' if self.templates is None else self.templates)
         unseen, palette = _clean_unseen(self.unseen, len(names)), _clean_palette(self.palette, len(names))
-        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates, text_prompts=prompts)
+        clean = dict(names=names, unseen=unseen, palette=palette, templates=templates, text_prompts=prompts, words=words)
         for k, v in clean.items(): object.__setattr__(self, k, v)
 
     def __len__(self) -> int: return len(self.names)
@@ -138,26 +161,39 @@ class Vocab:
     @property
     def n_prompts(self) -> int: return len(self.text_prompts[0] if self.text_prompts else self.templates)
 
+    @property
+    def class_words(self) -> dict[str, tuple[str, ...]]:
+        "Class -> its words; its name where nothing else is said"
+        return dict(zip(self.names, self.words or ((n,) for n in self.names)))
+    @property
+    def query_class(self) -> tuple[int, ...]:
+        "Class of each row of `texts`, a row for each word; as `class_scores` takes it"
+        return tuple(i for i, row in enumerate(self.class_words.values()) for _ in row)
+
     def texts(self) -> list[list[str]]:
-        "Every prompt, [k][n]"
+        "Every prompt, [k][n]; with words a row for each of them, see `query_class`"
         if self.text_prompts: return [list(row) for row in self.text_prompts]
-        return fill_templates(self.names, self.templates)
+        return fill_templates([w for row in self.class_words.values() for w in row], self.templates)
 
     def prompts(self,
         name: str,  # A class of this vocabulary
     ) -> list[str]:
-        "The n prompts of one class"
+        "The n prompts of one class, of each of its words"
         if name not in self.names: raise unknown_name(f'class of {self.name}', name, self.names)
-        return self.texts()[self.names.index(name)]
+        index = self.names.index(name)
+        return [text for row, i in zip(self.texts(), self.query_class) if i == index for text in row]
 
     def with_(self, **changes) -> 'Vocab':
-        "A copy with some fields replaced, checked again; templates and text prompts replace each other"
-        if 'templates' in changes: changes.setdefault('text_prompts', None)
-        elif changes.get('text_prompts'): changes['templates'] = ()
-        elif 'text_prompts' in changes: changes['templates'] = self.templates or None
+        "A copy with some fields replaced, checked again; templates or words and text prompts replace each other"
+        if 'templates' in changes or changes.get('words'): changes.setdefault('text_prompts', None)
+        if changes.get('text_prompts'): changes = dict(templates=(), words=None) | changes
+        elif 'text_prompts' in changes: changes.setdefault('templates', self.templates or None)
         renamed = self.text_prompts and 'names' in changes and not {'templates', 'text_prompts'} & {*changes}
         check(not renamed or tuple(changes['names']) == self.names, 'new names should come with new text prompts',
               'the names alone', 'Pass `text_prompts` or `templates` too.')
+        renamed = self.words and 'names' in changes and not {'words', 'text_prompts'} & {*changes}
+        check(not renamed or tuple(changes['names']) == self.names, 'new names should come with new words', 'the names alone',
+              'Pass `words` too; None: the names.')
         return replace(self, **changes)
 
 # %% ../../nbs/02_model/00_vocab.ipynb #6b2ee4a8
@@ -165,6 +201,7 @@ class Vocab:
 def to_dict(self: Vocab) -> dict:
     "Plain lists and strings for JSON"
     prompts = dict(text_prompts=self.texts()) if self.text_prompts else dict(templates=list(self.templates))
+    if self.words: prompts |= dict(words={n: list(row) for n, row in self.class_words.items() if row != (n,)})
     return dict(name=self.name, names=list(self.names), unseen=list(self.unseen),
                 palette=[list(c) for c in self.palette], **prompts, source=self.source)
 
@@ -219,6 +256,8 @@ UNLABELLED = -1  # pixel of an unseen class whose label is hidden and may be rep
 # %% ../../nbs/02_model/00_vocab.ipynb #2eb560e7
 def _remap(labels: 'Tensor', index: tuple[int, ...], value: list[int]) -> 'Tensor':
     "Label index[i] becomes value[i], every other label 255"
+    check(max(index, default=0) < IGNORE, f'a vocabulary should have at most {IGNORE} classes to be trained on', max(index) + 1,
+          'The large ones are for scoring.')
     import torch
     table = torch.full((IGNORE + 1,), IGNORE, dtype=torch.int64)
     table[list(index)] = torch.tensor(value, dtype=torch.int64)

@@ -42,3 +42,71 @@ def context_mask(path, values):
 def lines(path, names):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(f'{n}\n' for n in names), encoding='utf-8')
+
+
+# the data sets of the open-vocabulary benchmarks, a validation split of two pictures in the folders of their archives
+
+def voc_tree(root):
+    for i in range(2):
+        picture(root/f'VOCdevkit/VOC2012/JPEGImages/2007_00000{i}.jpg')
+        mask(root/f'VOCdevkit/VOC2012/SegmentationClass/2007_00000{i}.png', [0, 1, 15, 255])
+    lines(root/f'VOCdevkit/VOC2012/{VOC}/val.txt', ['2007_000000', '2007_000001'])
+
+
+def context_tree(root):
+    from otseg.model.vocab import load_vocab
+    base = root/'VOCdevkit/VOC2010'
+    for i in range(2):
+        picture(base/f'JPEGImages/2008_00000{i}.jpg')
+        context_mask(base/f'trainval/2008_00000{i}.mat', [1, 2, 256, 458, 459])       # accordion, aeroplane, ..., wood, wool
+    lines(base/'labels.txt', [f'{i}: {n}' for i, n in enumerate(load_vocab('pc459').names, 1)])
+    lines(base/'ImageSets/Main/val.txt', ['2008_000000', '2008_000001'])
+
+
+def coco_tree(root, values=(0, 12, 89, 91, 181, 255)):
+    for key in ('000000000139', '000000000285'):
+        picture(root/f'images/val2017/{key}.jpg')
+        mask(root/f'annotations/val2017/{key}.png', values, palette=False)
+
+
+def ade_tree(root):
+    for i in (1, 2):
+        picture(root/f'ADEChallengeData2016/images/validation/ADE_val_0000000{i}.jpg')
+        mask(root/f'ADEChallengeData2016/annotations/validation/ADE_val_0000000{i}.png', [0, 1, 150], palette=False)
+
+
+def cityscapes_tree(root, values=(3, 7, 8, 26, 33), kind='labelIds', size=SIZE):
+    for city, frame in (('frankfurt', '000000_000294'), ('lindau', '000001_000019')):
+        name = f'{city}/{city}_{frame}'
+        picture(root/f'leftImg8bit/val/{name}_leftImg8bit.png', size)
+        mask(root/f'gtFine/val/{name}_gtFine_{kind}.png', values, size, palette=False)
+        picture(root/f'gtFine/val/{name}_gtFine_color.png', size, 'RGBA')
+        Image.fromarray(stripes([26001, 7], size, np.uint16)).save(root/f'gtFine/val/{name}_gtFine_instanceIds.png')
+        lines(root/f'gtFine/val/{name}_gtFine_polygons.json', ['{}'])
+
+
+def ade_full_mask(path, values):
+    "As in the full ADE20K: the number of an object in red and green, of its instance in blue"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = stripes(values, dtype=np.int32)
+    Image.fromarray(np.stack([number // 256 * 10, number % 256, number % 7], -1).astype(np.uint8)).save(path)
+
+
+def ade_full_tree(root, values=(0, 2978, 312, 3148, 5)):
+    base = root/'ADE20K_2021_17_01/images/ADE/validation'
+    for i, scene in ((1, 'home_or_hotel/bedroom'), (2, 'urban/street')):
+        name = f'{scene}/ADE_val_0000000{i}'
+        picture(base/f'{name}.jpg')
+        ade_full_mask(base/f'{name}_seg.png', values)
+        picture(base/f'{name}_parts_1.png')
+        picture(base/f'{name}/instance_000_ADE_val_0000000{i}.png', mode='L')
+        lines(base/f'{name}.json', ['{}'])
+
+
+# data set -> its tree, and the labels that every mask of it has, in order; by hand
+BENCHMARKS = dict(
+    voc20=(voc_tree, [0, 14, 255]), voc21=(voc_tree, [0, 1, 15, 255]),
+    context59=(context_tree, [0, 58, 255]), context60=(context_tree, [0, 1, 59]), pc459=(context_tree, [0, 1, 255, 457, 458]),
+    coco_object=(coco_tree, [0, 1, 12, 80]), cocostuff171=(coco_tree, [0, 11, 79, 80, 170, 255]),
+    ade150=(ade_tree, [0, 149, 255]),
+    cityscapes=(cityscapes_tree, [0, 1, 13, 18, 255]), ade847=(ade_full_tree, [0, 1, 846, 65535]))

@@ -182,6 +182,20 @@ for wide in ('-.5, .5', '-.05, .05', '0, .1'):
         f'hue turned within {wide}', 'super().__init__(hue=(-.1, .1))', f'super().__init__(hue=({wide}))',
         'another augmentation than the published one')
 
+B = 'data/test_benchmarks.py::'
+of('data/layouts', f'{B}test_train_ids_of_cityscapes')(
+    'train ids pass for the ids of Cityscapes', ' | {IGNORE: -1}', '', 'scores on other classes')
+of('data/layouts', f'{B}test_every_value_of_coco_object', f'{B}test_coco_stuff_is_read_as_before')(
+    'stuff left out of COCO-Object', 'else i if i < 0 else 0', 'else i if i < 0 else IGNORE', 'background without a pixel')
+of('data/layouts', f'{B}test_context_with_all_its_vocabularies')(
+    'other labels of Context left out of its background', "rest = 0 if vocab.names[0] == 'background' else IGNORE",
+    "rest = IGNORE", 'an easier benchmark than the published one')
+of('evaluate/metrics', f'{B}test_a_class_called_255_is_counted')(
+    'class 255 left out of the large vocabularies', 'valid = labels != ignore_label(self.k)', 'valid = labels != 255',
+    'one class without a score, and pixels without a class in its place')
+of('data/check', f'{B}test_large_vocabularies_as_detectron2_has_them')(
+    'class 255 counted as none', 'label == ignore_label(k) else', 'label == IGNORE else', 'otseg-prepare reports other shares')
+
 
 # train
 R = 'train/test_rules.py::'
