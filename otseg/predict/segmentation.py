@@ -135,7 +135,12 @@ class WholePicture:
         self.model, self.image, self.text = model, image.cpu(), text
 
     @cached_property
-    def tokens(self): return self.model.image_encoder(self.image.to(self.text.device))
+    def _tokens(self): return tuple(t.cpu() for t in self.model.image_encoder(self.image.to(self.text.device)))
+
+    @property
+    def tokens(self):
+        "Unit vectors of the image tokens and of the picture, on the device of the text; they are kept on the CPU"
+        return tuple(t.to(self.text.device) for t in self._tokens)
 
     @staticmethod
     def of(out): return [m[0].cpu().float() for m in (out.score_prompt_maps, *out.decoder_prompt_maps)]

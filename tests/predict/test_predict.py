@@ -79,11 +79,11 @@ def one_of(rank, processes, port, argv, slow, said):
 
 def delay(seconds):
     "A model that takes its time"
-    segment = Segmenter.segment
+    windows = Segmenter.windows
     def slowly(*args, **kwargs):
         time.sleep(seconds)
-        return segment(*args, **kwargs)
-    Segmenter.segment = slowly
+        return windows(*args, **kwargs)
+    Segmenter.windows = slowly
 
 
 def start(server, processes, argv, slow=0):
