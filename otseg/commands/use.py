@@ -153,7 +153,7 @@ def export(
 @command
 def bench(
     output: str='bench',     # Folder for the numbers and the figure
-    only: str=None,          # Some of sinkhorn,head,model,training; None = all
+    only: str=None,          # Some of sinkhorn,head,model,training,start,names,folder,loader; None = all
     clip: str=None,          # Architecture of the image encoder; None = ViT-B-16-quickgelu
     image_size: int=None,    # Side of the picture; None = 512
     repeats: int=None,       # Rounds; None = 7
@@ -163,7 +163,7 @@ def bench(
     quick: bool=False,       # Tiny sizes and two rounds: a test, not a measurement
     overwrite: bool=False,   # Replace an earlier result
 ):
-    "Time and memory of Sinkhorn, head, model and training step, against textbook loop, POT, GeomLoss and softmax"
+    "Time and memory of Sinkhorn, head, model, training step and of what people wait for, each against a rival or its bound"
     folder = check_output(output)
     check_fresh([folder/'bench.json', folder/'bench.png'], overwrite)
     check(threads is None or all(t.strip().isdigit() for t in threads.split(',')),

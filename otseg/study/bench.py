@@ -7,34 +7,44 @@ Docs: https://otseg.github.io/otseg/08_study/bench.html.md"""
 # %% auto #0
 __all__ = ['QUICK', 'QUESTIONS', 'marginal_error', 'solver_cases', 'text_for', 'attention_cases', 'twins', 'textbook',
            'with_solver', 'plan_iterations', 'textbook_head', 'Bench', 'ask_solver', 'ask_head', 'ask_model',
-           'ask_training', 'machine', 'run_bench', 'bench_note']
+           'ask_training', 'ask_start', 'ask_names', 'ask_folder', 'albumentations_transform', 'ask_loader', 'machine',
+           'run_bench', 'bench_note']
 
 # %% ../../nbs/08_study/03_bench.ipynb #173e75c6
-import copy, os, platform
+import copy, itertools, os, platform, subprocess, sys, tempfile, warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision import tv_tensors
 from tqdm.auto import tqdm
 
-from ..core import check, environment, l2_normalize, seeded
+from ..core import IGNORE, IMAGENET_MEAN, IMAGENET_STD, check, environment, l2_normalize, seeded
 from ..transport import mpsa
 from ..transport.entropic import SinkhornOutput, sinkhorn
 from ..transport.solvers import spread_scores, textbook_sinkhorn
 from ..model.checkpoint import load_checkpoint
-from ..model.clip import build_visual, encode_vocab
+from ..model.clip import build_visual, encode_vocab, get_tokenizer, load_clip
 from ..model.config import clip_config
 from ..model.otseg import OTSeg
 from ..model.config import OTSegConfig
 from ..data.reading import collate, load_dataset
+from ..data.pictures import read_picture
 from ..data.toy import toy_scene
-from ..evaluate.windows import predict_windows
-from ..train.recipes import recipe_from_dict
+from ..data.transforms import keep_ratio_size
+from ..evaluate.windows import predict_windows, window_starts
+from ..model.vocab import load_templates, load_vocab, vocab_of
+from ..predict.folder import FolderPictures, Processes, Task, read_ahead, work
+from ..predict.segmentation import load_photograph
+from ..predict.segmenter import Preparation, Segmenter
+from ..train.recipes import Recipe, get_recipe, override, recipe_from_dict
 from ..train.step import forward_loss
 from .measure import measure, model_counts, saved_bytes
 from .questions import MEASURED, check_measured
@@ -181,14 +191,15 @@ class Bench:
     image_size: int = 512
     vocabularies: dict = field(default_factory=lambda: {  # Classes, text prompts, visual prompts per block
         'VOC': (20, 6, 10), 'Context': (59, 8, 10), 'COCO': (171, 8, 100)})
-    pictures: int = 8                 # Of a training step on the toy world
+    pictures: int = 8                 # Of a training step on the toy world, and of a batch
+    folder: int = 200                 # Pictures of the question on a folder
     repeats: int = 7                  # Rounds
     threads: tuple = (1, 2)           # On the CPU
     device: str = 'cpu'               # Or cuda
     seed: int = 0
 
     def __post_init__(self):
-        for name in ('spread', 'eps', 'tol', 'image_size', 'pictures', 'repeats', 'threads'):
+        for name in ('spread', 'eps', 'tol', 'image_size', 'pictures', 'folder', 'repeats', 'threads'):
             value = getattr(self, name)
             check(all(v > 0 for v in (value if isinstance(value, tuple) else (value,))),
                   f'`{name}` should be positive', value)
@@ -209,7 +220,7 @@ class Bench:
 
 # %% ../../nbs/08_study/03_bench.ipynb #28d605df
 QUICK = dict(problem=(6, 64, 4), clip='toy', image_size=32, vocabularies=dict(VOC=(4, 2, 2), COCO=(5, 3, 2)),
-             pictures=2, repeats=2)
+             pictures=2, folder=4, repeats=2)
 
 # %% ../../nbs/08_study/03_bench.ipynb #5e6788ae
 def ask_solver(bench: Bench) -> list[dict]:
@@ -294,6 +305,144 @@ def ask_training(bench: Bench) -> list[dict]:
     facts['textbook loop'] = _iterations(loss, textbook) | dict(saved_mb=saved_bytes(with_solver(textbook, loss)) / 1e6)
     return bench.measure('Training step, toy world', cases, facts=facts)
 
+# %% ../../nbs/08_study/03_bench.ipynb #7cff0589
+def _process(*words, code=0) -> Callable:
+    "A call of Python in a process of its own"
+    def run():
+        got = subprocess.run([sys.executable, *words], capture_output=True)
+        check(got.returncode == code, f'`python {" ".join(words)[:60]}` should end with {code}', got.returncode)
+    return run
+
+def _command(name, *words, code=0) -> Callable:
+    "A command as its console script runs it"
+    return _process('-c', f'import sys; sys.argv = {[name, *words]!r}\n'
+                    f'from otseg.commands.use import {name.removeprefix("otseg-")} as f; sys.exit(f())', code=code)
+
+def ask_start(bench: Bench) -> list[dict]:
+    "From the shell to the first word"
+    cases = {'import torch': _process('-c', 'import torch'),
+             'otseg-train --help': _command('otseg-train', '--help'), 'otseg-predict --help': _command('otseg-predict', '--help'),
+             'a recipe that does not exist': _command('otseg-train', 'tyo', code=2),
+             'a picture that is not there': _command('otseg-predict', 'no such picture.jpg', code=2)}
+    ready = {'import torch, torchvision, open_clip': _process('-c', 'import torch, torchvision, open_clip'),
+             'from otseg import Segmenter': _process('-c', 'from otseg import Segmenter')}
+    how = dict(repeats=bench.repeats)
+    return (measure('Start of a command', cases, base='import torch', **how)
+            + measure('Start of Python', ready, base='import torch, torchvision, open_clip', **how))
+
+# %% ../../nbs/08_study/03_bench.ipynb #a3f982c8
+def ask_names(bench: Bench) -> list[dict]:
+    "The text embeddings of one more class, in all its templates"
+    known, fresh, tokenize = load_vocab('toy').names, itertools.count(), get_tokenizer(bench.clip)
+    def name():
+        i = next(fresh)
+        return f'{known[i % len(known)]} {known[i // len(known) % len(known)]}' if clip_config(bench.clip)['words'] else f'thing {i}'
+    config = OTSegConfig(bench.clip, f'random:{bench.seed}')
+    def ours(): return encode_vocab(config, vocab_of([name()], templates='8'), cache=False, device=bench.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that the weights are random
+        tower = load_clip(bench.clip, config.weights).to(bench.device)
+        ours()  # which builds the tower that stays
+    templates = load_templates('8')
+    @torch.no_grad()
+    def bare(): return tower.encode_text(tokenize([t.replace('{}', name()) for t in templates]).to(bench.device))
+    return bench.measure('One more class', {'otseg': ours, 'bare text tower': bare}, base='bare text tower')
+
+# %% ../../nbs/08_study/03_bench.ipynb #1bf29ea9
+def _photographs(folder: Path, bench: Bench) -> dict[str, Path]:
+    "Scenes of 320 x 213 pixels as JPEG files"
+    for i in range(bench.folder):
+        scene = Image.fromarray(toy_scene(bench.seed + i, 320).image[:213])
+        scene.save(folder/f'{i:04}.jpg', quality=90)
+    return {p.name: p for p in sorted(folder.iterdir())}
+
+def ask_folder(bench: Bench) -> list[dict]:
+    "A folder of pictures with the shipped model: reading, preparing, windows, labels, mask files"
+    seg = Segmenter.from_pretrained('toy', device=bench.device)
+    question, prepare, p = seg.question(), Preparation(seg.preprocess, None, seg.patch), seg.preprocess
+    with tempfile.TemporaryDirectory() as d, torch.no_grad():
+        source, fresh = Path(d)/'in', itertools.count()
+        source.mkdir()
+        paths = _photographs(source, bench)
+        xs = [prepare(load_photograph(path))[None] for path in paths.values()]
+        tiles = torch.cat([x[..., r:r + p.window, c:c + p.window] for x in xs
+                           for r in window_starts(x.shape[-2], p.window, p.stride)
+                           for c in window_starts(x.shape[-1], p.window, p.stride)]).to(bench.device)
+        def bare():
+            for t in tiles.split(bench.pictures): seg.model(t, question.text, maps=False)
+        def ours():
+            output = Path(d)/f'out{next(fresh)}'
+            output.mkdir()
+            task = Task(seg, question, seg.scoring(seen=question.seen), prepare, output, ('mask',), None, {})
+            data = FolderPictures(paths, prepare, read=task.read)
+            share = work(task, paths, read_ahead(data, Processes()), batch_size=bench.pictures, most=bench.pictures)
+            check(len(share.done) == len(paths), 'every picture should have a result', share.bad)
+        cases = {'otseg': ours, 'bare model': bare}
+        return bench.measure(f'Folder of {len(paths)} pictures, toy model', cases, base='bare model')
+
+# %% ../../nbs/08_study/03_bench.ipynb #cac8ddbe
+def albumentations_transform(
+    recipe: Recipe,  # Its size, limits and shares; mean and deviation are ImageNet's
+) -> Callable:
+    "The steps of `train_transform` in albumentations: arrays (H, W, 3) and (H, W) in uint8 -> float32 picture, int64 mask"
+    A, cv2 = import_module('albumentations'), import_module('cv2')
+    class KeepRatio(A.DualTransform):
+        def __init__(self): super().__init__(p=1)
+        def get_params_dependent_on_data(self, params, data):
+            ratio = self.py_random.uniform(*recipe.scale_range)
+            h, w = keep_ratio_size(data['image'].shape[:2], recipe.resize, ratio=ratio)
+            return dict(size=(w, h))
+        def apply(self, img, size, **params): return cv2.resize(img, size, interpolation=cv2.INTER_LINEAR)
+        def apply_to_mask(self, mask, size, **params): return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+
+    class CategoryCrop(A.DualTransform):
+        def __init__(self, crop, tries=10): super().__init__(p=1); self.crop, self.tries = crop, tries
+        def get_params_dependent_on_data(self, params, data):
+            mask = data['mask']
+            for _ in range(self.tries + 1):
+                top, left = (self.py_random.randint(0, max(0, n - self.crop)) for n in mask.shape[:2])
+                counts = np.bincount(mask[top:top + self.crop, left:left + self.crop].ravel(), minlength=256)[:IGNORE]
+                if (counts > 0).sum() > 1 and counts.max() < recipe.cat_max_ratio * counts.sum(): break
+            return dict(top=top, left=left)
+        def apply(self, img, top, left, **params): return img[top:top + self.crop, left:left + self.crop]
+        def apply_to_mask(self, mask, top, left, **params): return mask[top:top + self.crop, left:left + self.crop]
+
+    def colour(**one):
+        return A.ColorJitter(**dict(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0)) | one, p=.5)
+    size = recipe.image_size
+    steps = A.Compose([
+        KeepRatio(), CategoryCrop(size), A.HorizontalFlip(p=recipe.flip), colour(brightness=(.875, 1.125)),
+        colour(contrast=(.5, 1.5)), colour(saturation=(.5, 1.5)), colour(hue=(-.1, .1)),
+        A.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        A.PadIfNeeded(size, size, position='top_left', fill=0, fill_mask=IGNORE),
+        import_module('albumentations.pytorch').ToTensorV2()], seed=0)
+    cv2.setNumThreads(0)
+    def transform(image, mask):
+        out = steps(image=image, mask=mask)
+        return out['image'], out['mask'].long()
+    return transform
+
+def ask_loader(bench: Bench) -> list[dict]:
+    "Training pictures of the published VOC recipe, from files to tensors, on one core; three scenes in turn"
+    recipe, n = override(get_recipe('voc12-inductive'), image_size=bench.image_size), 3
+    transform, cases, facts = recipe.train_transform(), {}, {}
+    with tempfile.TemporaryDirectory() as d:
+        for i in range(n):
+            scene = toy_scene(bench.seed + i, 500)
+            Image.fromarray(scene.image[:375]).save(f'{d}/{i}.jpg', quality=95)
+            Image.fromarray(scene.labels[:375].astype('uint8')).save(f'{d}/{i}.png')
+        def mask(i): return np.array(Image.open(f'{d}/{i}.png'))
+        def ours():
+            for i in range(n): transform(read_picture(f'{d}/{i}.jpg'), tv_tensors.Mask(torch.from_numpy(mask(i))))
+        cases['otseg'] = ours
+        try: theirs, cv2 = albumentations_transform(recipe), import_module('cv2')
+        except ImportError: facts['albumentations'] = dict(left_out='not installed: pip install albumentations')
+        else:
+            def rival():
+                for i in range(n): theirs(cv2.cvtColor(cv2.imread(f'{d}/{i}.jpg'), cv2.COLOR_BGR2RGB), mask(i))
+            cases['albumentations'] = rival
+        return measure(f'Loader, {n} pictures of {bench.image_size} px', cases, facts=facts, repeats=3 * bench.repeats)
+
 # %% ../../nbs/08_study/03_bench.ipynb #0d39138d
 def machine(device: str) -> dict:
     "Versions, commit and machine kind"
@@ -307,7 +456,8 @@ def machine(device: str) -> dict:
     return environment() | hardware | (dict(device='CPU') if device == 'cpu' else {})
 
 # %% ../../nbs/08_study/03_bench.ipynb #1ea4f0d3
-QUESTIONS = dict(zip(MEASURED, (ask_solver, ask_head, ask_model, ask_training), strict=True))
+QUESTIONS = dict(zip(MEASURED, (ask_solver, ask_head, ask_model, ask_training, ask_start, ask_names,
+                                ask_folder, ask_loader), strict=True))
 
 def run_bench(
     bench: Bench,

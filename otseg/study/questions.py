@@ -132,7 +132,7 @@ def get_study(
     return STUDIES[name]
 
 # %% ../../nbs/08_study/02_questions.ipynb #3b836855
-MEASURED = 'sinkhorn', 'head', 'model', 'training'
+MEASURED = 'sinkhorn', 'head', 'model', 'training', 'start', 'names', 'folder', 'loader'
 
 def check_measured(
     names: list[str],  # Of measurements

@@ -12,8 +12,8 @@ from conftest import ROOT
 
 LIB, NBS = ROOT/'otseg', ROOT/'nbs'
 
-# wing -> its level; predict and study stand side by side
-LEVEL = dict(core=0, transport=1, model=2, data=3, evaluate=4, show=5, train=6, predict=7, study=7, explore=8, commands=9)
+# wing -> its level
+LEVEL = dict(core=0, transport=1, model=2, data=3, evaluate=4, show=5, train=6, predict=7, study=8, explore=9, commands=10)
 # library -> the rooms that may import it
 HOME = {
     'open_clip': {'model.clip'},
