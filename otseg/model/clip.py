@@ -594,7 +594,7 @@ def _from_cache(path: Path, key: str) -> dict[str, Sentence]:
         with safe_open(path, 'pt') as f: text, tokens, told = f.get_tensor('text'), f.get_tensor('tokens'), f.metadata() or {}
         if told['checksum'] != _checksum(key, told, text, tokens): return {}
         sentences, cut = json.loads(told['sentences']), {*json.loads(told['cut'])}
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError): return {}
+    except (OSError, RuntimeError, SafetensorError, KeyError, ValueError, TypeError): return {}  # or taken into another just now
     return {s: Sentence(e, t, s in cut) for s, e, t in zip(sentences, text, tokens)}
 
 def _to_cache(folder: Path, key: str, known: dict[str, Sentence]) -> Path | None:
