@@ -7,8 +7,8 @@ Docs: https://otseg.github.io/otseg/07_predict/folder.html.md"""
 # %% auto #0
 __all__ = ['FORMATS', 'RECORD', 'SKIPPED', 'TOLD', 'OLD', 'TRAVELS', 'WRITERS', 'PIXELS', 'FEW_LINES', 'picture_endings',
            'files_below', 'Pictures', 'find_pictures', 'check_apart', 'open_results', 'Trouble', 'trouble_of',
-           'FolderPictures', 'ToldError', 'Processes', 'Task', 'Share', 'together', 'work', 'FolderResult',
-           'BadPictures', 'Turns', 'read_ahead', 'predict_folder']
+           'FolderPictures', 'ToldError', 'Processes', 'Task', 'Share', 'together', 'most_together', 'work',
+           'FolderResult', 'BadPictures', 'Turns', 'read_ahead', 'predict_folder']
 
 # %% ../../nbs/07_predict/03_folder.ipynb #5a315e38
 import contextlib, errno, itertools, math, os, re, time, traceback
@@ -357,19 +357,22 @@ def together(
             yield held.pop(next(iter(held)))
     yield from held.values()
 
+def most_together(n: int, processes: int, batch_size: int) -> int:
+    "Pictures that a process may hold back: few, where there are few, so that no process waits for another"
+    return max(1, min(4 * batch_size, n // (4 * processes)))
+
 def _answers(task: Task, items: list[dict], share: Share, names: list[str], batch_size: int):
-    "What the model says of each picture, or None; where it fails at all of them together, each is asked by itself"
+    "What the model says of each picture, or None; where batches fail, as for want of memory, windows are asked one by one"
     xs, maps = [item['x'] for item in items], 'prompts' in task.kinds
-    def ask(xs):
+    def ask(xs, batch_size):
         keep = maps and all(task.segmenter.keeps_maps(x, task.question) for x in xs)
         return task.segmenter.windows(xs, task.question, maps=keep, batch_size=batch_size)
-    if len(items) > 1:
-        try: return ask(xs)
-        except Exception as e:
-            if _ends_all(e): raise
+    try: return ask(xs, batch_size)
+    except Exception as e:
+        if _ends_all(e): raise
     found = [None] * len(items)
     for i, (x, name) in enumerate(zip(xs, names)):
-        with share.about(name): [found[i]] = ask([x])
+        with share.about(name): [found[i]] = ask([x], 1)
     return found
 
 def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str]:
@@ -532,9 +535,8 @@ def predict_folder(
         data = FolderPictures(paths, t.prepare, keep=bool({'prompts', 'overlay'} & {*kinds}), read=t.read)
         with tqdm(total=len(todo), disable=not (progress and processes.rank == 0), unit=' pictures', desc=output.name) as bar:
             def step(i): bar.update(max(0, i + 1 - bar.n))
-            most = max(1, min(4 * batch_size, len(todo) // (4 * processes.size)))  # none is kept from others by one who has many
             share = work(t, paths, read_ahead(data, processes, workers), len(todo) <= FEW_LINES, step, batch_size=batch_size,
-                         most=most)
+                         most=most_together(len(todo), processes.size, batch_size))
         result = _add_up(processes, share, found, len(todo), began)
         processes.from_main(lambda: _note_skipped(output, result, skip_bad))
     return result
