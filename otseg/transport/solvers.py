@@ -246,10 +246,10 @@ class _Logarithmic:
 # %% ../../nbs/01_transport/01_solvers.ipynb #c007dcc2
 def _reach(step): return step.amax(2, keepdim=True) - step.amin(2, keepdim=True)
 
-def _damped_step(factor, residual, b, full=.8):
+def _damped_step(factor, residual, b, ask, full=.8):
     "Newton's step, beyond a range of `full` shortened so that it climbs; up the gradient where the factor failed"
     step = torch.cholesky_solve(residual.mT, factor).mT
-    if _at_hand(step.device) and float(torch.linalg.vector_norm(step, math.inf)) <= full / 2: return step
+    if ask and float(torch.linalg.vector_norm(step, math.inf)) <= full / 2: return step
     step = torch.where(_reach(step) < math.inf, step, residual * torch.where(b > 0, 1 / b, 0))
     reach = _reach(step)
     return step * torch.where(reach <= full, 1, reach.log1p() / reach)
@@ -285,7 +285,7 @@ def _newton(view, v, b, max_iter, tol, ask, before=None, factor=None):
             return whole
         if ask: factor = _renew(factor, view, live if before is None else live & (error * error / before > tol / 4), anchor)
         else: factor = _factor(view.shared(), anchor)
-        step = _damped_step(factor, residual, b)
+        step = _damped_step(factor, residual, b, ask)
         if live is not None and (left < len(v) or not ask): step = torch.where(live[:, None, None], step, 0)
         n_iter += 1 if live is None else live
         v, before = view.sharpen(error, v + step), error
