@@ -224,6 +224,15 @@ of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
 of('train/step', f'{R}test_blend_and_threshold_reach_the_pseudo_labels')(
     'blend not handed to the step', 'blend=recipe.blend, threshold=recipe.threshold)', 'threshold=recipe.threshold)',
     'the same')
+of('train/step', 'study/test_waits.py::test_a_training_step_waits_once')(
+    'norm is read by itself', 'norm.reshape(1).to(summed.device)]', 'torch.full((1,), norm.item(), device=summed.device)]',
+    'a GPU that is waited for twice a step')
+of('train/step', 'study/test_waits.py::test_a_training_step_waits_once')(
+    'batches are waited for', 'v.to(accelerator.device, non_blocking=True)', 'v.to(accelerator.device)',
+    'the same')
+of('model/losses', 'model/test_losses.py::test_losses_of_a_few_masks_at_a_time')(
+    'valid pixels of other masks', 'valid.split(chunk))', 'valid[:chunk].repeat(len(valid), 1).split(chunk))',
+    'wrong losses where the memory of a GPU is short')
 of('train/trainer', f'{R}test_the_decays_of_a_recipe_reach_the_optimizer')(
     'decay of norms not handed on', 'r.weight_decay, r.norm_weight_decay)', 'r.weight_decay)', 'an option without effect')
 of('train/trainer', f'{R}test_a_run_starts_from_the_checkpoint_that_it_names')(
