@@ -188,11 +188,11 @@ def names_file(
     return name.startswith('local-dir:') or path.is_file() or path.suffix in ENDINGS or path.name != name
 
 def check_places(
-    checkpoint: str=None,  # As in `local_checkpoint`; None = none is asked for
+    checkpoint: str=None,  # As in `local_checkpoint`, or "clip" for CLIP without training; None = none is asked for
     weights: str=None,     # As in `load_clip`; None = those that are recorded
 ) -> None:
     "Raise `InputError` where a checkpoint or a file of weights is not there"
-    if checkpoint is not None: local_checkpoint(checkpoint)
+    if checkpoint not in (None, 'clip'): local_checkpoint(checkpoint)
     there = weights is None or not names_file(weights) or Path(str(weights).removeprefix('local-dir:')).exists()
     check(there, f'weights should be a file: {weights}', 'no such file',
           'Name one with --weights FILE (.safetensors, .pt or .bin), or an open_clip tag such as "openai".')

@@ -102,29 +102,53 @@ class TrainingFree(nn.Module):
         x = x + mixed
         return x + last.ls_2(last.mlp(last.ln_2(x)))
 
+    def encode_image(self,
+        image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size
+    ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"]]:
+        "Unit vector per image token, and that of the class token"
+        check(image.ndim == 4 and image.shape[1] == 3, '`image` should be (b, 3, H, W)', tuple(image.shape))
+        clip, (x, grid) = self.image_encoder.clip, self.image_encoder.embed(image)
+        for block in clip.transformer.resblocks[:-1]: x = block(x)
+        x = l2_normalize(clip.ln_post(self.last_block(x, grid)) @ clip.proj)
+        return rearrange(x[:, 1:], 'b (h w) d -> b d h w', h=grid[0]), x[:, 0]
+
     def tokens(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size
     ) -> Float[Tensor, "b d h w"]:
         "Unit vector per image token"
-        check(image.ndim == 4 and image.shape[1] == 3, '`image` should be (b, 3, H, W)', tuple(image.shape))
-        clip, (x, grid) = self.image_encoder.clip, self.image_encoder.embed(image)
-        for block in clip.transformer.resblocks[:-1]: x = block(x)
-        x = clip.ln_post(self.last_block(x, grid)[:, 1:]) @ clip.proj
-        return rearrange(l2_normalize(x), 'b (h w) d -> b d h w', h=grid[0])
+        return self.encode_image(image)[0]
 
     def forward(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size
         text: Float[Tensor, "k n d"],     # Unit-length text embeddings
         *,
-        class_chunk: int=None,            # Of "mps": classes at a time; None = all at once
-        maps: bool=True,                  # Keep the prompt maps, where there are any
+        class_chunk: int=None,            # Classes at a time; None = all at once
+        maps: bool=True,                  # Keep the prompt maps
     ) -> OTSegOutput:
-        tokens = self.tokens(image)
-        text, shares = text.to(tokens.dtype), None
-        if self.text_prompts == 'mean': scores = einsum(tokens, l2_normalize(text.mean(1)), 'b d h w, k d -> b k h w')
-        else: scores, shares = self.transported(tokens, text, class_chunk or len(text), maps)
+        tokens, cls = self.encode_image(image)
         whole, crop = tuple(s * self.image_encoder.patch for s in tokens.shape[-2:]), tuple(image.shape[-2:])
-        return OTSegOutput(scores, scores, (), shares, whole, None if crop == whole else crop)
+        return self.head(tokens, cls, text, whole, None if crop == whole else crop, class_chunk=class_chunk, maps=maps)
+
+    def head(self,
+        tokens: Float[Tensor, "b d h w"],  # As from `encode_image`
+        cls: Float[Tensor, "b d"],         # Not used: a score is a matter of each token
+        text: Float[Tensor, "k n d"],      # Unit-length text embeddings
+        size: tuple[int, int]=None,        # Size (H, W) of the logits; None = token grid
+        crop: tuple[int, int]=None,        # Part (H, W) of it that is the picture; None = all
+        *,
+        class_chunk: int=None,             # Classes at a time; None = all at once
+        maps: bool=True,                   # Keep the prompt maps
+    ) -> OTSegOutput:
+        "As `OTSegHead`, without anything trained; the maps of the text prompts of a class add up to its score"
+        text, shares = text.to(tokens.dtype), None
+        if self.text_prompts == 'mps': scores, shares = self.transported(tokens, text, class_chunk or len(text), maps)
+        else:
+            mean = text.mean(1)
+            scores = einsum(tokens, l2_normalize(mean), 'b d h w, k d -> b k h w')
+            if maps:
+                each = text / (text.shape[1] * mean.norm(dim=-1)[:, None, None])
+                shares = einsum(tokens, each, 'b d h w, k n d -> b k n h w')
+        return OTSegOutput(scores, scores, (), shares, tuple(size or tokens.shape[-2:]), crop)
 
     def transported(self, tokens, text, chunk, maps):
         "Score map of MPS in units of the cosine, (b, k, h, w), and its prompt maps (b, k, n, h, w)"

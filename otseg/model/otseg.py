@@ -155,12 +155,18 @@ class OTSeg(nn.Module):
                                           double_class_embedding=config.double_class_embedding)
         self.head = OTSegHead(self.image_encoder.dim, config)
 
+    def encode_image(self,
+        image: Float[Tensor, "b 3 H W"],  # As in `forward`
+    ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"]]:
+        "Unit vector per image token, and one per picture: what the head takes"
+        return self.image_encoder(image)
+
     def forward(self,
         image: Float[Tensor, "b 3 H W"],  # Pictures normalised with `config.image_mean` and `image_std`
         text: Float[Tensor, "k n d"],     # Unit-length text embeddings
         **kwargs,                         # Passed to the head: class_chunk, maps
     ) -> OTSegOutput:
-        visual, cls = self.image_encoder(image)
+        visual, cls = self.encode_image(image)
         whole = tuple(s * self.image_encoder.patch for s in visual.shape[-2:])
         crop = tuple(image.shape[-2:])
         return self.head(visual, cls, text, whole, None if crop == whole else crop, **kwargs)

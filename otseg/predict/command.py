@@ -34,7 +34,7 @@ def check_asked(
     classes: str=None,
     background: str=None,
     results: str=None,
-    checkpoint: str='toy',
+    checkpoint: str='clip',
     weights: str=None,
     precision: str='no',
 ) -> None:
@@ -43,6 +43,8 @@ def check_asked(
         check(Path(p).exists(), f'{p} should be a picture or a folder of pictures', 'no such file or folder')
     check_output(output)
     check_places(checkpoint, weights)
+    check(classes is not None or checkpoint != 'clip', 'classes should be named', 'none',
+          'CLIP takes any: --classes "road,sky,car". A checkpoint of a training knows its own (--checkpoint FOLDER).')
     if classes is not None: split_words(classes)
     split_background(background)
     split_results(results)
@@ -53,7 +55,7 @@ def predict(
     pictures: Annotated[str, dict(nargs='+')], # A folder of pictures, or one or more pictures
     output: str='predictions',    # Folder for the results
     classes: str=None,            # "road,sky,sofa|couch", or a file: classes.txt, classes.json; None = those of training
-    checkpoint: str='toy',        # Checkpoint or run folder, "toy", or a Hub id
+    checkpoint: str='clip',       # clip = CLIP as it is, for photographs; a checkpoint or run folder, "toy", or a Hub id
     templates: str=None,          # 6, 8, or sentences "a photo of a {}.|a {}"; None = those of training
     background: str=None,         # Level in 0..1, or names "wall,floor": a further class for the rest; None = none
     results: str=None,            # Some of mask,overlay,prompts,json; None = all
@@ -62,7 +64,7 @@ def predict(
     blend: float=None,            # 1 decoder, 0 score map; None = as in training
     seen_penalty: float=None,     # Taken from the scores of classes with labels; None = as in training
     precision: str='no',          # Of the model: no (float32), bf16 or fp16
-    weights: str=None,            # CLIP weights, where the recorded ones are not to be found
+    weights: str=None,            # CLIP weights: a file; None = those of the checkpoint, of clip OpenAI's ViT-B/16
     alpha: str='',                # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
     depth: int=0,                 # Bits in use of a channel of 16, as 12; 0 = all of them
     overwrite: bool=False,        # Do pictures again that have results

@@ -299,7 +299,11 @@ class Task(NamedTuple):
 
 def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     "What a folder of results is an answer to, for JSON"
-    folder, q, vocab = find_checkpoint(checkpoint), task.question, task.question.vocab
+    q, vocab, c = task.question, task.question.vocab, task.segmenter.model.config
+    if checkpoint == 'clip': told = dict(sha256=weights_id(c.clip, c.weights), checkpoint='clip')
+    else:
+        folder = find_checkpoint(checkpoint)
+        told = dict(sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
     prompts = dict(text_prompts=vocab.texts()) if vocab.text_prompts else dict(templates=list(vocab.templates))
     rest = q.level if q.level is not None else q.background or None
     where = dict(folder=str(pictures.folder.resolve())) if pictures.folder else dict(
@@ -307,8 +311,7 @@ def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     words, scoring = {k: list(v) for k, v in q.words.items() if v != (k,)}, task.scoring
     return dict(classes=list(vocab.names), unseen=list(vocab.unseen_names), words=words, **prompts, background=rest,
                 precision=task.segmenter.precision, size=task.prepare.size, blend=scoring.blend,
-                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of, **task.reading, **where,
-                sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
+                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of, **task.reading, **where, **told)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #990a69da
 WRITERS = 2      # threads

@@ -135,7 +135,7 @@ class WholePicture:
         self.model, self.image, self.text = model, image.cpu(), text
 
     @cached_property
-    def _tokens(self): return tuple(t.cpu() for t in self.model.image_encoder(self.image.to(self.text.device)))
+    def _tokens(self): return tuple(t.cpu() for t in self.model.encode_image(self.image.to(self.text.device)))
 
     @property
     def tokens(self):

@@ -18,10 +18,11 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ..core import best_device, check, naming, unknown_name
+from ..core import InputError, best_device, check, naming, unknown_name
 from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
 from ..model.otseg import OTSeg
-from ..model.config import OTSegConfig, check_precision
+from ..model.dense import TrainingFree
+from ..model.config import OTSegConfig, check_precision, clip_config
 from ..model.vocab import Vocab, vocab_of
 from ..data.transforms import Preprocess
 from ..evaluate.windows import SlidingOutput, predict_windows
@@ -143,13 +144,14 @@ class Segmenter(HubModel):
         c, size = model.config, model.config.image_size or 512
         self.preprocess = preprocess or Preprocess((4 * size, size), size, c.image_mean, c.image_std, size, max(1, size * 5 // 6))
         self.blend, self.seen_penalty, self.setting, self.info = blend, seen_penalty, setting, dict(info or {})
+        self.templates = '6'  # where neither a question nor the training names any
         self.scoring()  # which checks them
 
     @classmethod
     def from_pretrained(cls,
-        name: str='toy',      # Checkpoint folder or run folder, "toy", or a Hub id
+        name: str='toy',      # Checkpoint folder or run folder, "toy", a Hub id, or "clip": as `from_clip`
         *,
-        weights: str=None,    # CLIP weights, where the recorded ones are not to be found
+        weights: str=None,    # CLIP weights, where the recorded ones are not to be found; of "clip", those that it takes
         device: str=None,     # As in `Segmenter`
         precision: str='no',  # As in `Segmenter`
         revision: str=None,   # Branch, tag or commit of a Hub id; None = the newest
@@ -157,10 +159,35 @@ class Segmenter(HubModel):
     ) -> 'Segmenter':
         "Load a checkpoint"
         device = device or best_device()  # a device that is not there is no fault of the checkpoint
+        if name == 'clip': return cls.from_clip(weights=weights or 'openai', device=device, precision=precision)
         checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
                        **stored_settings(checkpoint.info, checkpoint.model.config))
+
+    @classmethod
+    def from_clip(cls,
+        clip: str='ViT-B-16-quickgelu', # Architecture, as in `load_clip`
+        *,
+        weights: str='openai',          # As in `load_clip`
+        dense: str='naclip',            # Rule of the last block, as in `TrainingFree`
+        text_prompts: str='mean',       # How text prompts are joined, as in `TrainingFree`
+        templates: str=None,            # Where a question names none; None = "80", or "6" of a CLIP with its own words
+        side: int=336,                  # Short side at which pictures are seen, pixels
+        window: int=224,                # Side of the windows, pixels; half of it from one to the next
+        device: str=None,               # As in `Segmenter`
+        precision: str='no',            # As in `Segmenter`
+    ) -> 'Segmenter':
+        "CLIP as it was trained, for any photograph and any classes; sizes as published for training-free CLIPs"
+        described = clip_config(clip)
+        try: model = TrainingFree(clip, weights, dense=dense, text_prompts=text_prompts)
+        except InputError as e:
+            if weights != 'openai': raise
+            raise InputError(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
+        p = Preprocess((4 * side, side), side, described['image_mean'], described['image_std'], window, window // 2)
+        seg = cls(model, preprocess=p, blend=0., seen_penalty=0., device=device, precision=precision)
+        seg.templates = templates or ('6' if described['words'] else '80')
+        return seg
 
     @property
     def patch(self) -> int:
@@ -192,6 +219,7 @@ class Segmenter(HubModel):
 @patch
 def _save_pretrained(self: Segmenter, save_directory):
     "A checkpoint, for the mixin of the Hub"
+    check(isinstance(self.model, OTSeg), 'a trained model should be saved', 'CLIP without training', 'Load it by `from_clip`.')
     settings = dict(preprocess=asdict(self.preprocess), blend=self.blend, seen_penalty=self.seen_penalty, setting=self.setting)
     save_checkpoint(self.model, save_directory, vocab=self.vocab, info=self.info | dict(predict=settings))
 
@@ -222,7 +250,7 @@ def class_vocab(self: Segmenter,
         check(trained is not None, '`classes` should be given', 'none, and the checkpoint names none', 'Pass a list of names.')
         return trained if templates is None else trained.with_(templates=templates)
     words = split_words(classes)
-    asked = vocab_of([*words], templates=templates or (trained and trained.templates) or '6')
+    asked = vocab_of([*words], templates=templates or (trained and trained.templates) or self.templates)
     if trained is None: return asked
     if trained.text_prompts and not templates:
         new = [w for row in words.values() for w in row if w not in trained.names]
@@ -254,6 +282,9 @@ def question(self: Segmenter,
 ) -> Question:
     "What is asked of pictures, with its text embeddings"
     level, rest = split_background(background)
+    free = isinstance(self.model, TrainingFree)
+    check(level is None or not free, 'the background of CLIP without training should be told by names', f'the level {level}',
+          'Its scores are cosines, not probabilities. Write what stands around: background="wall,floor,sky".')
     vocab, with_rest = self.class_vocab(classes, templates), level is not None or bool(rest)
     labels = _with_background(vocab) if with_rest else vocab
     words = vocab.class_words if classes is None else split_words(classes)

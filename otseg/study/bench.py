@@ -336,7 +336,8 @@ def ask_names(bench: Bench) -> list[dict]:
     known, fresh, tokenize = load_vocab('toy').names, itertools.count(), get_tokenizer(bench.clip)
     def name():
         i = next(fresh)
-        return f'{known[i % len(known)]} {known[i // len(known) % len(known)]}' if clip_config(bench.clip)['words'] else f'thing {i}'
+        if not clip_config(bench.clip)['words']: return f'thing {i}'
+        return f'{known[i % len(known)]} {known[i // len(known) % len(known)]}'
     config = OTSegConfig(bench.clip, f'random:{bench.seed}')
     def ours(): return encode_vocab(config, vocab_of([name()], templates='8'), cache=False, device=bench.device)
     with warnings.catch_warnings():
