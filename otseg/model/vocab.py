@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/02_model/00_vocab.ipynb #0cea1ef1
 def load_templates(
-    templates: str | list,  # "6", "8" (the published lists), "80" (of OpenAI's CLIP, for ImageNet), or the templates, each with one {}
+    templates: str | list,  # "6" or "8" (the published lists), "80" (CLIP's for ImageNet), or the templates, each with one {}
 ) -> tuple[str, ...]:
     "Templates as a tuple of strings, each with `{}` where the class name goes"
     if isinstance(templates, str):

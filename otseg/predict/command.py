@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastcore.script import anno_parser
 
-from ..core import check, check_output, command, say
-from ..model.config import check_places, check_precision
+from ..core import InputError, check, check_output, command, say
+from ..model.config import check_places, check_precision, clip_config
 from .words import result_path, split_background, split_marks, split_results, split_words
 
 if TYPE_CHECKING: from otseg.predict.folder import FolderResult
@@ -37,12 +37,15 @@ def check_asked(
     checkpoint: str='clip',
     weights: str=None,
     precision: str='no',
+    clip: str=None,
 ) -> None:
     "Raise `InputError` where a name does not exist or a file is not there"
     for p in pictures if isinstance(pictures, (list, tuple)) else [pictures]:
         check(Path(p).exists(), f'{p} should be a picture or a folder of pictures', 'no such file or folder')
     check_output(output)
     check_places(checkpoint, weights)
+    check(clip is None or checkpoint == 'clip', '--clip should be given with --checkpoint clip only', clip)
+    if clip: clip_config(clip)
     check(classes is not None or checkpoint != 'clip', 'classes should be named', 'none',
           'CLIP takes any: --classes "road,sky,car". A checkpoint of a training knows its own (--checkpoint FOLDER).')
     if classes is not None: split_words(classes)
@@ -65,6 +68,7 @@ def predict(
     seen_penalty: float=None,     # Taken from the scores of classes with labels; None = as in training
     precision: str='no',          # Of the model: no (float32), bf16 or fp16
     weights: str=None,            # CLIP weights: a file; None = those of the checkpoint, of clip OpenAI's ViT-B/16
+    clip: str=None,               # With --checkpoint clip: the architecture of the weights, as ViT-L-14-quickgelu
     alpha: str='',                # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
     depth: int=0,                 # Bits in use of a channel of 16, as 12; 0 = all of them
     overwrite: bool=False,        # Do pictures again that have results
@@ -74,13 +78,16 @@ def predict(
 ):
     "Segment pictures into any classes; the same command again goes on with what is left"
     first = int(os.environ.get('RANK', 0)) == 0
-    check_asked(pictures, output, classes, background, results, checkpoint, weights, precision)
+    try: check_asked(pictures, output, classes, background, results, checkpoint, weights, precision, clip)
+    except InputError:
+        if first: raise
+        raise SystemExit(2) from None  # told once, by the first process
     from otseg.predict.folder import BadPictures, ToldError, predict_folder
     try:
         result = predict_folder(pictures, output, classes, split_templates(templates), background, checkpoint=checkpoint,
-                                weights=weights, precision=precision, size=size, blend=blend, seen_penalty=seen_penalty,
-                                results=results, prompts_of=show, alpha=alpha, depth=depth, overwrite=overwrite,
-                                skip_bad=skip_bad, workers=workers, timeout=timeout)
+                                weights=weights, clip=clip, precision=precision, size=size, blend=blend,
+                                seen_penalty=seen_penalty, results=results, prompts_of=show, alpha=alpha, depth=depth,
+                                overwrite=overwrite, skip_bad=skip_bad, workers=workers, timeout=timeout)
     except ToldError: raise SystemExit(2) from None
     except BadPictures as e:
         tell(e.result, output)

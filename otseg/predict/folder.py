@@ -300,7 +300,7 @@ class Task(NamedTuple):
 def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     "What a folder of results is an answer to, for JSON"
     q, vocab, c = task.question, task.question.vocab, task.segmenter.model.config
-    if checkpoint == 'clip': told = dict(sha256=weights_id(c.clip, c.weights), checkpoint='clip')
+    if checkpoint == 'clip': told = dict(clip=c.clip, sha256=weights_id(c.clip, c.weights), checkpoint='clip')
     else:
         folder = find_checkpoint(checkpoint)
         told = dict(sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
@@ -311,7 +311,8 @@ def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     words, scoring = {k: list(v) for k, v in q.words.items() if v != (k,)}, task.scoring
     return dict(classes=list(vocab.names), unseen=list(vocab.unseen_names), words=words, **prompts, background=rest,
                 precision=task.segmenter.precision, size=task.prepare.size, blend=scoring.blend,
-                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of, **task.reading, **where, **told)
+                seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of,
+                **task.reading, **where, **told)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #990a69da
 WRITERS = 2      # threads
@@ -495,7 +496,8 @@ def predict_folder(
     background=None,       # As in `Segmenter.predict`
     *,
     checkpoint: str='toy', # Checkpoint or run folder, "toy", or a Hub id
-    weights: str=None,     # CLIP weights, where the recorded ones are not to be found
+    weights: str=None,     # CLIP weights, where the recorded ones are not to be found; of "clip", those that it takes
+    clip: str=None,        # Of "clip": its architecture, as in `load_clip`; None = OpenAI's ViT-B/16
     precision: str='no',   # Of the model: "no" (float32), "bf16", "fp16"
     size: int=None,        # Short side that pictures are resized to; None = as in training
     blend: float=None,     # 1 decoder, 0 score map; None = as in training
@@ -518,7 +520,7 @@ def predict_folder(
     output, kinds, processes = Path(output), split_results(results), Processes(timeout)
     made = []
     def task():
-        seg = Segmenter.from_pretrained(checkpoint, weights=weights, device=processes.device, precision=precision)
+        seg = Segmenter.from_pretrained(checkpoint, weights=weights, clip=clip, device=processes.device, precision=precision)
         prepare, question = Preparation(seg.preprocess, size, seg.patch), seg.question(classes, templates, background)
         check(prompts_of is None or prompts_of in question.words, 'the class whose prompt maps are drawn should be asked for',
               repr(prompts_of), f'Choose from {", ".join(question.words)}.')

@@ -152,6 +152,7 @@ class Segmenter(HubModel):
         name: str='toy',      # Checkpoint folder or run folder, "toy", a Hub id, or "clip": as `from_clip`
         *,
         weights: str=None,    # CLIP weights, where the recorded ones are not to be found; of "clip", those that it takes
+        clip: str=None,       # Of "clip": its architecture; None = OpenAI's ViT-B/16
         device: str=None,     # As in `Segmenter`
         precision: str='no',  # As in `Segmenter`
         revision: str=None,   # Branch, tag or commit of a Hub id; None = the newest
@@ -159,7 +160,9 @@ class Segmenter(HubModel):
     ) -> 'Segmenter':
         "Load a checkpoint"
         device = device or best_device()  # a device that is not there is no fault of the checkpoint
-        if name == 'clip': return cls.from_clip(weights=weights or 'openai', device=device, precision=precision)
+        check(name == 'clip' or clip is None, 'an architecture should be named for "clip" alone', f'{clip} with {name}')
+        if name == 'clip':
+            return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', device=device, precision=precision)
         checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,

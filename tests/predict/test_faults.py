@@ -39,7 +39,7 @@ def ask(*words, classes='boat,sky', output='out'):
     "Exit code, stdout and stderr"
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try: main([*map(str, words), '--output', output, '--workers', '0', '--classes', classes])
+        try: main([*map(str, words), '--checkpoint', 'toy', '--output', output, '--workers', '0', '--classes', classes])
         except SystemExit as e: code = e.code
     return code, out.getvalue(), err.getvalue()
 
@@ -49,7 +49,7 @@ def names(folder='out'): return sorted(p.relative_to(folder).as_posix() for p in
 
 def process(*words, **variables):
     env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg') | variables
-    return subprocess.run([sys.executable, '-m', 'otseg.predict', *map(str, words)], capture_output=True, env=env, timeout=300)
+    return subprocess.run([sys.executable, '-m', 'otseg.predict', '--checkpoint', 'toy', *map(str, words)], capture_output=True, env=env, timeout=300)
 
 
 def fails_for(monkeypatch, name, error, where=Segmenter, what='segment'):

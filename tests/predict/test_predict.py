@@ -106,7 +106,7 @@ def together(server, processes, *argv, codes=(0,)):
 
 
 def ask(*more, output='out', classes=CLASSES, results='mask'):
-    return ['in', '--output', output, '--classes', classes, '--workers', 0, '--results', results, *more]
+    return ['in', '--output', output, '--checkpoint', 'toy', '--classes', classes, '--workers', 0, '--results', results, *more]
 
 
 def alone(*more, **kwargs):
