@@ -49,7 +49,8 @@ def names(folder='out'): return sorted(p.relative_to(folder).as_posix() for p in
 
 def process(*words, **variables):
     env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg') | variables
-    return subprocess.run([sys.executable, '-m', 'otseg.predict', '--checkpoint', 'toy', *map(str, words)], capture_output=True, env=env, timeout=300)
+    return subprocess.run([sys.executable, '-m', 'otseg.predict', '--checkpoint', 'toy', *map(str, words)], capture_output=True,
+                          env=env, timeout=300)
 
 
 def fails_for(monkeypatch, name, error, where=Segmenter, what='segment'):
@@ -103,7 +104,7 @@ def test_a_console_without_the_letters(photos, encoding):
 def test_a_reader_that_leaves(photos):
     read, write = os.pipe()
     os.close(read)
-    words = 'in --output out --classes boat,sky --workers 0 --results mask'.split()
+    words = 'in --output out --checkpoint toy --classes boat,sky --workers 0 --results mask'.split()
     got = subprocess.run([sys.executable, '-m', 'otseg.predict', *words], stdout=write, stderr=subprocess.PIPE, timeout=300,
                          env=os.environ | dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'))
     os.close(write)
