@@ -34,7 +34,7 @@ def count_masks(
     k: int,
 ) -> Int[Tensor, ""]:
     "Classes present, summed over the pictures of the batch; what both losses are divided by"
-    column = labels.flatten(1).long().clamp(-1, k).add_(1)  # the first and the last are no classes
+    column = labels.flatten(1).to(torch.long, copy=True).clamp_(-1, k).add_(1)  # the first and the last are no classes
     found = torch.zeros(len(labels), k + 2, dtype=torch.bool, device=labels.device).scatter_(1, column, True)
     return found[:, 1:-1].sum()
 
