@@ -402,6 +402,7 @@ def albumentations_transform(
             mask = data['mask']
             for _ in range(self.tries + 1):
                 top, left = (self.py_random.randint(0, max(0, n - self.crop)) for n in mask.shape[:2])
+                if recipe.cat_max_ratio >= 1: break
                 counts = np.bincount(mask[top:top + self.crop, left:left + self.crop].ravel(), minlength=256)[:IGNORE]
                 if (counts > 0).sum() > 1 and counts.max() < recipe.cat_max_ratio * counts.sum(): break
             return dict(top=top, left=left)

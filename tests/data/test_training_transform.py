@@ -240,7 +240,8 @@ def test_as_fast_as_albumentations(shared, root, monkeypatch):
     threads, place = torch.get_num_threads(), {}
     try:
         for c in cells:
-            if c['cell_type'] == 'code': exec(''.join(c['source']).replace('ROUNDS = ', 'ROUNDS = 3 or '), place)
+            if c['cell_type'] == 'code' and 'times' not in place: exec(''.join(c['source']), place)
+            if 'ROUNDS' in place: place['ROUNDS'] = 3
     finally: torch.set_num_threads(threads)
     ours, theirs = place['times']['whole item: read, transform']
     assert sum(theirs) / sum(ours) >= .95
