@@ -170,7 +170,8 @@ class SlidingOutput:
         "Rows of labels of a size, and classes, that are made at a time"
         def pixels(rows): return self._pictures * max(rows * size[1], (rows * self.size[0] / size[0] + 4) * self.size[1])
         most = _pixel_bytes(self.device) / 16  # numbers; a quarter of the budget, which is where a CPU is fastest
-        rows = min(size[0], max(_FEW_ROWS, int(most / self.n_classes * size[0] / pixels(size[0]))))
+        each = most / self.n_classes / self._pictures
+        rows = min(size[0], max(_FEW_ROWS, int(min(each / size[1], (each / self.size[1] - 4) * size[0] / self.size[0]))))
         return rows, max(1, int(most / pixels(rows)))
 
     def _probs_of(self, maps, rows):
