@@ -18,15 +18,8 @@ from difflib import get_close_matches
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
-
-if TYPE_CHECKING:  # a command that refuses what it was asked does not wait for torch
-    import torch
-    from jaxtyping import Float
-    from torch import Tensor
-
 
 # %% ../nbs/00_core/00_core.ipynb #70c3199d
 IGNORE = 255  # label of a pixel that takes part in no score
@@ -162,11 +155,11 @@ def command(fn):
 
 # %% ../nbs/00_core/00_core.ipynb #48dccb88
 def l2_normalize(
-    x: 'Float[Tensor, "*shape d"]',  # Vectors
-    dim: int=-1,                     # Axis of the vector
-) -> 'Float[Tensor, "*shape d"]':
-    "Divide by the Euclidean norm along `dim` (a zero vector stays zero); the hat of Eq 8"
-    import torch.nn.functional as F
+    x,            # Vectors, a tensor (*shape, d) of floats
+    dim: int=-1,  # Axis of the vector
+):
+    "Divide by the Euclidean norm along `dim` (a zero vector stays zero), same shape; the hat of Eq 8"
+    import torch.nn.functional as F  # here and below: a command that refuses what it was asked does not wait for torch
     return F.normalize(x, dim=dim)
 
 # %% ../nbs/00_core/00_core.ipynb #e2466bde
@@ -190,8 +183,8 @@ def seeded(
         yield
 
 # %% ../nbs/00_core/00_core.ipynb #c76ff715
-def best_device() -> 'torch.device':
-    "The default device: OTSEG_DEVICE if it is set; else the GPU if there is one, else the CPU"
+def best_device():
+    "The default `torch.device`: OTSEG_DEVICE if it is set; else the GPU if there is one, else the CPU"
     import torch
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     name = os.environ.get('OTSEG_DEVICE') or ('cuda' if gpus else 'cpu')

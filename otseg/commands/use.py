@@ -102,7 +102,7 @@ def convert(
     folder = check_output(output)
     check(not folder.exists() or not any(folder.iterdir()), f'{output} should be empty or absent',
           'a folder that holds something', 'Choose another folder.')
-    check(Path(checkpoint).is_file(), f'{checkpoint} should be a checkpoint of the published code', 'no such file')
+    check(Path(checkpoint).is_file(), f'{checkpoint} should be a checkpoint file', 'no such file')
     check_places(weights=text_weights)
     from otseg.model.checkpoint import load_official, save_checkpoint
     model = load_official(checkpoint, heads)

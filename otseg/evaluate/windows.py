@@ -44,7 +44,7 @@ _FEW_ROWS = 8        # of a label map at a time, at least: neighbouring pieces m
 
 def _free_bytes(device):
     "Memory of a GPU that is left, or None where there is no such thing"
-    if device.type != 'cuda': return None
+    if device.type != 'cuda' or not torch.cuda.is_available(): return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
@@ -198,8 +198,9 @@ class SlidingOutput:
         check(0 <= blend <= 1, '`blend` should lie in 0..1', blend)
         size = tuple(size or self.size)
         maps = torch.cat([blend * o.decoder_map.float() + (1 - blend) * o.score_map.float() for o in self.outputs])
-        maps, penalty = maps.permute(0, 2, 3, 1).contiguous(), maps.new_zeros(self.n_classes)
+        maps, penalty = maps.permute(0, 2, 3, 1).contiguous(), torch.zeros(self.n_classes)
         penalty[[*(seen or ())]] = seen_penalty
+        penalty = penalty.to(maps.device, non_blocking=True)
         labels, (high, step) = maps.new_empty(self._pictures, *size, dtype=dtype), self._piece(size)
         def scores(rows, c):
             near = _source(self.size[0], size[0], rows)

@@ -11,7 +11,7 @@ __all__ = ['ASKED', 'UPLOAD', 'page', 'server_options', 'check_port', 'app']
 import json, os, secrets, socket, webbrowser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastcore.script import call_parse
 
@@ -19,12 +19,10 @@ from ..core import InputError, asset_path, check, command
 from ..model.config import check_places
 from ..predict.words import split_words
 
-if TYPE_CHECKING: import ipywidgets as widgets
-
 # %% ../../nbs/09_explore/03_app.ipynb #6416c49b
 ASKED = 'OTSEG_APP'  # environment variable: checkpoint, weights and classes as JSON
 
-def page() -> 'widgets.Widget':
+def page():
     "The explorer that `otseg-app` was asked for, or why there is none"
     import ipywidgets as widgets
     from otseg.explore.explorer import explore

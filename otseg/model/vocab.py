@@ -11,16 +11,10 @@ __all__ = ['UNLABELLED', 'load_templates', 'fill_templates', 'default_palette', 
 # %% ../../nbs/02_model/00_vocab.ipynb #45361d42
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastcore.basics import patch
 
 from ..core import IGNORE, InputError, asset_path, check, read_json, unknown_name
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64, Integer
-    from torch import Tensor
-
 
 # %% ../../nbs/02_model/00_vocab.ipynb #0cea1ef1
 def load_templates(
@@ -254,7 +248,7 @@ def vocab_of(
 UNLABELLED = -1  # pixel of an unseen class whose label is hidden and may be replaced by a pseudo-label
 
 # %% ../../nbs/02_model/00_vocab.ipynb #2eb560e7
-def _remap(labels: 'Tensor', index: tuple[int, ...], value: list[int]) -> 'Tensor':
+def _remap(labels, index: tuple[int, ...], value: list[int]):
     "Label index[i] becomes value[i], every other label 255"
     check(max(index, default=0) < IGNORE, f'a vocabulary should have at most {IGNORE} classes to be trained on', max(index) + 1,
           'The large ones are for scoring.')
@@ -264,15 +258,15 @@ def _remap(labels: 'Tensor', index: tuple[int, ...], value: list[int]) -> 'Tenso
     return table.to(labels.device, non_blocking=True)[labels.long()]
 
 def inductive_labels(
-    labels: 'Integer[Tensor, "*shape"]',  # Full-vocabulary labels, 0..k-1 or 255
-    vocab: Vocab,                       # Their vocabulary
-) -> 'Int64[Tensor, "*shape"]':
+    labels,        # Full-vocabulary labels, an integer tensor of any shape: 0..k-1 or 255
+    vocab: Vocab,  # Their vocabulary
+):
     "Seen classes become their position in `vocab.seen`, all else 255"
     return _remap(labels, vocab.seen, list(range(len(vocab.seen))))
 
 def transductive_labels(
-    labels: 'Integer[Tensor, "*shape"]',  # Full-vocabulary labels, 0..k-1 or 255
-    vocab: Vocab,                       # Their vocabulary
-) -> 'Int64[Tensor, "*shape"]':
+    labels,        # Full-vocabulary labels, an integer tensor of any shape: 0..k-1 or 255
+    vocab: Vocab,  # Their vocabulary
+):
     "Seen classes keep their index, unseen ones become `UNLABELLED`, 255 stays"
     return _remap(labels, vocab.seen + vocab.unseen, [*vocab.seen, *[UNLABELLED]*len(vocab.unseen)])

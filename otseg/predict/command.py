@@ -10,15 +10,13 @@ __all__ = ['split_templates', 'check_asked', 'predict', 'tell', 'main']
 # %% ../../nbs/07_predict/05_command.ipynb #14683d5b
 import contextlib, io, os, re, sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastcore.script import anno_parser
 
 from ..core import InputError, check, check_output, command, say
 from ..model.config import check_places, check_precision, clip_config
 from .words import result_path, split_background, split_marks, split_results, split_words
-
-if TYPE_CHECKING: from otseg.predict.folder import FolderResult
 
 # %% ../../nbs/07_predict/05_command.ipynb #a71050a1
 def split_templates(
@@ -98,7 +96,7 @@ def predict(
 
 # %% ../../nbs/07_predict/05_command.ipynb #f01d0002
 def tell(
-    result: 'FolderResult',  # As from `predict_folder`
+    result,        # As from `predict_folder`
     output: Path,
 ) -> None:
     "What became of the pictures, in lines"

@@ -9,7 +9,7 @@ __all__ = ['HIDDEN', 'COLUMNS', 'interleave', 'memory_bytes', 'saved_bytes', 'co
            'host_waits', 'measure', 'markdown_table', 'time_tables', 'plot_times']
 
 # %% ../../nbs/08_study/00_measure.ipynb #88856727
-import gc, json, math, os, sys, tempfile, time
+import gc, json, math, os, tempfile, time, traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..show.charts import FAINT, LINES, StyledFigure, log_axis, plain, styled
 from ..core import check
-from ..transport.entropic import _solve, _transport
+from ..transport.entropic import _solve, _transported
 
 # %% ../../nbs/08_study/00_measure.ipynb #c7d46a1f
 def _clock(fn, device):
@@ -142,11 +142,9 @@ _INDEXED = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
 
 def _place():
     "Room and line of the innermost function of this package"
-    frame = sys._getframe(2)
-    while frame:
+    for frame, line in traceback.walk_stack(None):
         wing, _, room = frame.f_globals.get('__name__', '').partition('.')
-        if wing == 'otseg' and room not in ('core', 'study.measure'): return room, frame.f_lineno
-        frame = frame.f_back
+        if wing == 'otseg' and room not in ('core', 'study.measure'): return room, line
     return 'elsewhere', 0
 
 def _all_tensors(values):
@@ -178,7 +176,7 @@ class _Sent(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs, (space, name) = kwargs or {}, op._schema.name.split('::')
         if (space, name) == ('otseg', 'transport'):
-            with self: return _transport._init_fn(*args)  # what is inside
+            with self: return _transported(*args)  # what is inside
         room, line = _place()
         if self._waits(name, args, kwargs): self.waits[f'{name} in {room}, line {line}'] += 1
         out = op(*args, **kwargs)

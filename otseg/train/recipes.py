@@ -13,7 +13,6 @@ __all__ = ['SETTINGS', 'VOC', 'CONTEXT', 'COCO', 'CAMVID', 'FOLDER', 'TOY', 'REC
 import ast, math, re, types, typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING
 
 from fastcore.docments import docments
 
@@ -21,12 +20,6 @@ from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, check, nami
 from ..model.config import PUBLISHED, OTSegConfig, check_precision
 from ..data.layouts import LAYOUTS
 from ..model.vocab import Vocab, inductive_labels, transductive_labels
-
-if TYPE_CHECKING:
-    from jaxtyping import Int
-    from otseg.data.transforms import Preprocess
-    from torch import Tensor
-
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c8534aa7
 SETTINGS = ('inductive', 'transductive', 'supervised')
@@ -117,9 +110,9 @@ class Recipe:
         return {name: getattr(self, name) for name in self._weights}
 
     def train_labels(self,
-        labels: 'Int[Tensor, "..."]',  # Class indices and 255
+        labels,  # Class indices and 255, an integer tensor
         vocab: Vocab,
-    ) -> 'Int[Tensor, "..."]':
+    ):
         "What training may see: unseen pixels become 255 (inductive, indices among the seen) or -1 (transductive)"
         if self.setting == 'inductive': return inductive_labels(labels, vocab)
         return transductive_labels(labels, vocab) if self.setting == 'transductive' else labels.long()
@@ -135,8 +128,8 @@ class Recipe:
                                cat_max_ratio=self.cat_max_ratio, flip=self.flip, photometric=self.photometric,
                                mean=self.model.image_mean, std=self.model.image_std)
 
-    def preprocess(self) -> 'Preprocess':
-        "What pictures go through in evaluation, and the windows in which they are seen"
+    def preprocess(self):
+        "`Preprocess`: what pictures go through in evaluation, and the windows in which they are seen"
         from otseg.data.transforms import Preprocess
         return Preprocess(self.resize, self.min_side, self.model.image_mean, self.model.image_std, self.image_size, self.stride)
 
@@ -200,7 +193,7 @@ def get_recipe(
     data, _, setting = name.partition('-')
     check(data not in LAYOUTS or setting not in ('', *SETTINGS), f'{name} should be one of the recipes',
           'a data set without one', f'Take the settings of another: voc12-{setting or SETTINGS[0]} --dataset {data}.')
-    raise unknown_name('recipe', name, RECIPES)
+    raise unknown_name('recipe', name, [*ALIASES, *RECIPES])
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c228828a
 ADE = replace(VOC, name='ade150-supervised', dataset='ade150', setting='supervised', seen_penalty=0., min_side=None,

@@ -243,9 +243,8 @@ def _check_solvable(cost, a, b, bound):
           f'{low:.3g} to {high:.3g}', 'Scores should be cosines, in -1..1.')
 
 # %% ../../nbs/01_transport/03_entropic.ipynb #b0034f93
-@torch.library.custom_op('otseg::transport', mutates_args=())
-def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, method: str, bound: float,
-               nan: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _transported(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, method: str, bound: float,
+                 nan: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(cost.device.type, enabled=False):
         free, fused = _at_hand(cost.device), _is_fused(cost, method)
         out = _solve(cost, a, b, eps, max_iter, tol, method, bound)
@@ -262,6 +261,8 @@ def _transport(cost: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, to
         warnings.warn(f'some transport problems stopped after {max_iter} iterations with a marginal error above '
                       f'{tol:.0e} (see `err` of the result). Raise `max_iter`, `eps` or `tol`.', stacklevel=2)
     return tuple(out)
+
+_transport = torch.library.custom_op('otseg::transport', mutates_args=())(_transported)  # a compiler does not look inside
 
 @_transport.register_fake
 def _(cost, a, b, eps, max_iter, tol, method, bound, nan):

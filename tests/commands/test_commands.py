@@ -13,7 +13,7 @@ from given.shell import (
     COMMANDS, EVAL, FILES, FIRST, LAST, NAMES, TRAIN, ask, mask, misused,
     picture, process, refused, rows, shell, start, tree, weights,
 )
-from otseg.model.config import OTSegConfig
+import otseg.predict.segmenter as segmenter
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
@@ -96,8 +96,8 @@ def test_eval(world):
 
 
 def test_eval_uses_the_templates_of_training(world, monkeypatch):
-    used, encode = [], OTSegConfig.encode
-    monkeypatch.setattr(OTSegConfig, 'encode', lambda self, vocab, *a: used.append(vocab.templates) or encode(self, vocab, *a))
+    used, encode = [], segmenter.encode_vocab
+    monkeypatch.setattr(segmenter, 'encode_vocab', lambda c, vocab, **k: used.append(vocab.templates) or encode(c, vocab, **k))
     assert shell(*EVAL)[0] == 0
     path = Path('data/dataset.json')
     stored = json.loads(path.read_text(encoding='utf-8'))
@@ -117,7 +117,7 @@ def test_eval_of_other_classes(world):
     assert named[:2] == (0, out + 'scores: new.json\nclasses: new.csv\n'), named[2]
     told = json.loads(Path('new.json').read_text(encoding='utf-8'))
     assert told['cross'] and told['seen_penalty'] == 0 and told['miou'] is not None
-    refused('otseg-eval', 'run', '--data', 'other', '--cross', 'ade', says="unknown target data set 'ade'")
+    refused('otseg-eval', 'run', '--data', 'other', '--cross', 'ade', says="unknown data set 'ade'")
 
 
 def test_predict(world):
@@ -517,7 +517,7 @@ def test_scores_below_a_file(world):
 def test_convert(world):
     refused('otseg-convert', 'absent.pth', 'new', says='absent.pth should be a checkpoint file')
     refused('otseg-convert', 'text.jpg', 'new', says='text.jpg cannot be read as a checkpoint')
-    refused('otseg-convert', 'text.jpg', 'new', '--recipe', 'voc21', says="unknown recipe 'voc21'")
+    refused('otseg-convert', 'text.jpg', 'new', '--recipe', 'voc13', says="unknown recipe 'voc13'")
     refused('otseg-convert', 'text.jpg', 'run', says='run should be empty or absent')
 
 

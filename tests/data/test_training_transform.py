@@ -205,7 +205,9 @@ def test_a_forked_process_shares_the_names():
     items = Items(many(118_287))
     assert len(items._text) < 16e6 and items[118_286].key == '000000118286'
 
-    def own(): return sum(int(line.split()[1]) for line in open('/proc/self/smaps_rollup') if line.startswith('Private_')) / 1024
+    def own():
+        lines = Path('/proc/self/smaps_rollup').read_text(encoding='utf-8').splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith('Private_')) / 1024
     ends, (a, b) = items._ends, os.pipe()
     pid = os.fork()
     if not pid:

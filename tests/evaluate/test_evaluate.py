@@ -14,6 +14,7 @@ import otseg.evaluate.windows
 from given.authors import official
 from given.models import make, prompts
 from given.shell import NAMES, TINY, data_set, mask, picture, shell
+import otseg.predict.segmenter as segmenter
 from otseg.model.clip import encode_vocab
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
 from otseg.core import asset_path, read_json
@@ -295,8 +296,8 @@ def across(tmp_path_factory):
 @pytest.mark.parametrize('cell', ['cocostuff171-to-ade150', 'cocostuff171-to-voc12', 'context59-to-voc12'])
 def test_a_cell_across_data_sets(across, tmp_path, monkeypatch, cell):
     "Names of the target in the templates of the training, sizes of the target, normalisation of the model, no penalty"
-    asked, encode = [], OTSegConfig.encode
-    monkeypatch.setattr(OTSegConfig, 'encode', lambda self, vocab, *a: asked.append(vocab) or encode(self, vocab, *a))
+    asked, encode = [], segmenter.encode_vocab
+    monkeypatch.setattr(segmenter, 'encode_vocab', lambda c, vocab, **k: asked.append(vocab) or encode(c, vocab, **k))
     used = []
 
     def watched(model, image, text, **how):

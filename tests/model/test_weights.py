@@ -62,7 +62,7 @@ def as_bin(clip, folder, described):
 def as_folder(clip, folder, described):
     (folder/'published').mkdir()
     save_file(clip.state_dict(), folder/'published/open_clip_model.safetensors')
-    (folder/'published/open_clip_config.json').write_text(json.dumps(dict(model_cfg=described['model_cfg'])))
+    (folder/'published/open_clip_config.json').write_text(json.dumps(dict(model_cfg=described['model_cfg'])), encoding='utf-8')
     return 'local-dir:published'
 
 
@@ -70,7 +70,7 @@ def as_hub(clip, folder, described):
     "In the cache of the Hub's client, where a download leaves it"
     kept = folder/'hub/models--org--clip'
     (kept/'refs').mkdir(parents=True)
-    (kept/'refs/main').write_text('0' * 40)
+    (kept/'refs/main').write_text('0' * 40, encoding='utf-8')
     snapshot = kept/'snapshots'/('0' * 40)
     snapshot.mkdir(parents=True)
     save_file(clip.state_dict(), snapshot/'open_clip_model.safetensors')
@@ -161,9 +161,9 @@ def moved(tmp_path, record=True):
     as_safetensors(load_clip(SMALL, 'random:1'), old, None)
     folder = save_checkpoint(model_on(SMALL, str(old/'clip.safetensors'), 32), old/'run/kept')
     if not record:
-        config = json.loads((folder/'config.json').read_text())
+        config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
         del config['clip_files']
-        (folder/'config.json').write_text(json.dumps(config))
+        (folder/'config.json').write_text(json.dumps(config), encoding='utf-8')
     old.rename(tmp_path/'new')
     return tmp_path/'new'
 

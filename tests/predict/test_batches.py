@@ -190,7 +190,7 @@ def test_tokens_stay_on_the_cpu():
         return torch.ones(1, 4, 2, 2).as_subclass(There), torch.ones(1, 4).as_subclass(There)
     def head(visual, cls, text, class_chunk): return SimpleNamespace(score_prompt_maps=torch.ones(1, len(text), 3, 2, 2),
                                                                     decoder_prompt_maps=())
-    model = SimpleNamespace(image_encoder=encoder, head=head, class_chunk=lambda *args: 1)
+    model = SimpleNamespace(encode_image=encoder, head=head, class_chunk=lambda *args: 1)
     whole = WholePicture(model, torch.zeros(1, 3, 8, 8), torch.ones(5, 3, 4), 16)
     assert len(whole.maps_of(2)) == 1 and len(whole.maps_of(3)) == 1 and len(whole.maps[0]) == 5 and len(asked) == 1
     kept = [t for value in vars(whole).values() for t in (value if isinstance(value, (tuple, list)) else [value])]

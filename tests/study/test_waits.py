@@ -9,7 +9,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
+import otseg.study.measure
 import otseg.transport.entropic as room
+import otseg.transport.solvers as solvers
 from given.fakes import GPU, OTHER, FakeTensorMode, Fakes, fakes_only, moved
 from given.models import TINY, make
 from otseg.evaluate.windows import predict_windows
@@ -62,11 +64,16 @@ def test_a_forward_pass_of_fixed_length_waits_for_nothing(kind):
         assert waits(lambda: model(torch.empty(2, 3, 44, 40, device=GPU), text, class_chunk=3)) == {}
 
 
-def test_to_a_tolerance_the_solver_alone_waits():
+def test_to_a_tolerance_the_solver_alone_waits(monkeypatch):
+    "Nothing but the solver, which is left out: where every truth is true, it would never end"
     model = make()
+    def solved(cost, a, b, *how):
+        k, m, n = cost.shape
+        return cost.new_empty(k, n, m), cost.new_empty(k, m), cost.new_empty(k, n), cost.new_empty(k), torch.ones(k)
+    monkeypatch.setattr(otseg.study.measure, '_transported', solved)
     with Fakes(), torch.no_grad():
         found = waits(forward(moved(model).eval(), torch.empty(4, 6, 32, device=GPU)))
-    assert all(' in transport.' in what for what in found), found
+    assert found == {}
 
 
 def test_windows_wait_for_nothing():
@@ -142,7 +149,8 @@ def test_launches_do_not_depend_on_classes_or_pixels():
     assert sent(4, (48, 40)) == sent(40, (64, 96)) and sum(sent(4, (48, 40)).values()) < 1000
 
 
-def test_the_solver_is_looked_into():
+def test_the_solver_is_looked_into(monkeypatch):
     cost = torch.rand(3, 50, 5)
+    for place in room, solvers: monkeypatch.setattr(place, '_at_hand', lambda device: False)  # as on a GPU
     found = launches(lambda: room.sinkhorn(cost))
     assert found['transport.solvers'] > 10 and sum(host_waits(lambda: room.sinkhorn(cost)).values()) >= 1

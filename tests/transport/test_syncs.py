@@ -23,7 +23,7 @@ def elsewhere():
 @contextmanager
 def counted():
     "What waits, inside the operators of the transport too"
-    with host_syncs({'otseg::transport': entropic._transport._init_fn}) as seen: yield seen
+    with host_syncs({'otseg::transport': entropic._transported}) as seen: yield seen
 
 
 def masses(m=200, n=8):
