@@ -136,8 +136,8 @@ def model_counts(
     return dict(trained_m=size[True], total_m=size[False], gflops=count_flops(fn) / 1e9)
 
 # %% ../../nbs/08_study/00_measure.ipynb #c2d6a510
-_WAITING = {'_local_scalar_dense', 'is_nonzero', 'item', 'nonzero', 'masked_select', '_unique', '_unique2', 'unique_dim', 'unique_consecutive',
-            'bincount', 'equal'}  # the host has to know what is in the result, or how long it is
+_WAITING = {'_local_scalar_dense', 'is_nonzero', 'item', 'nonzero', 'masked_select', '_unique', '_unique2', 'unique_dim',
+            'unique_consecutive', 'bincount', 'equal'}  # the host has to know what is in the result, or how long it is
 _INDEXED = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
 
 def _place():

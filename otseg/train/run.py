@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..core import TEMPORARY, InputError, atomic_path, check, check_output, environment, naming
 from ..core import read_json, sync_folder, write_json
 from ..data.layouts import data_identity, file_sizes, identity_changes
-from ..model.checkpoint import damage, file_digest, save_checkpoint
+from ..model.checkpoint import clip_files, damage, file_digest, save_checkpoint
 from ..model.config import run_checkpoints
 from ..model.losses import loss_terms
 from ..model.otseg import OTSeg
@@ -426,8 +426,10 @@ def resume_weights(
 ) -> dict:
     "Put a model back to where a checkpoint left it; returns the rest of the state"
     record = read_json(checkpoint/'config.json')
+    now, files = json.loads(json.dumps(asdict(model.config))), record.get('clip_files', {})
+    with_files = {k: f['sha256'] for k, f in clip_files(model.config, checkpoint).items() if k in files}
     def fixed(settings): return {k: v for k, v in settings.items() if f'model.{k}' not in FREE}
-    check(fixed(record['model']) == fixed(json.loads(json.dumps(asdict(model.config)))),
+    check(fixed(record['model'] | {k: f['sha256'] for k, f in files.items()}) == fixed(now | with_files),  # wherever they lie
           f'{checkpoint} should hold the model of this run', 'another one',
           'It may come from another run: remove it to go on from an earlier one.')
     _check_same_text(checkpoint, record['vocab'], vocab)

@@ -83,8 +83,9 @@ def _fair(a, b):
 def _check_masses(a, b):
     "Raise `InputError` unless they are"
     for w, name in ((a, 'a'), (b, 'b')): _check_weights(w, name)
-    check(bool(_equal_totals(a, b).all()), '`a` and `b` should have the same total mass',
-          f'{a[0].sum():.4g} and {b[0].sum():.4g}', 'Divide each by its sum.')
+    if bool(_equal_totals(a, b).all()): return
+    check(False, '`a` and `b` should have the same total mass', f'{float(a[0].sum()):.4g} and {float(b[0].sum()):.4g}',
+          'Divide each by its sum.')
 
 # %% ../../nbs/01_transport/03_entropic.ipynb #140091ed
 UNASKED = 6  # passes that a GPU makes before the host asks how far they have come

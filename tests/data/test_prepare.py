@@ -198,7 +198,8 @@ def test_voc_with_sbd(tmp_path, monkeypatch):
 def test_what_cannot_be_looked_through(world, tmp_path):
     for argv, says in [
             (['voc13', world], "unknown data set 'voc13'. Did you mean 'voc21' or 'voc12'"), (['toy', world], 'unknown data set'),
-            (['folder', tmp_path/'none'], 'should hold dataset.json'), (['voc12', tmp_path/'none'], 'no such folder'),
+            (['folder', tmp_path/'none'], 'should be the folder of a data set, got no such folder'),
+            (['voc12', tmp_path/'none'], 'no such folder'),
             (['folder', world, '--split', 'train,night'], 'images/night'),
             (['folder', world, '--output', world/'dataset.json'], 'dataset.json should not exist yet'),
             (['folder', world, '--output', world], 'should be a file, got a folder'),

@@ -209,7 +209,7 @@ def test_a_converted_checkpoint_scores_as_the_model_it_holds(world):
     told = json.loads(result(world/'converted', '--data', 'data', to=world/'scores.json'))
     p, vocab = Segmenter.from_pretrained(world/'converted', device='cpu').preprocess, load_checkpoint('run').vocab
     data = load_dataset('folder', 'data', 'val', p.eval_transform())
-    text = OTSegConfig(clip=TINY, weights='random').encode(vocab)
+    text = encode_vocab(OTSegConfig(clip=TINY, weights='random'), vocab)
     scores = evaluate(load_checkpoint('run').model, DataLoader(data, batch_size=1, collate_fn=collate), text, vocab,
                       window=p.window, stride=p.stride)
     assert told['options'][0]['iou'] == pytest.approx(scores.iou.tolist()) and told['trained_on'] == 'folder'

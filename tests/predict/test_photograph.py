@@ -83,7 +83,8 @@ def test_every_rule_and_the_plan_answer(photo, rule):
 def test_the_command_takes_clip_and_writes_all_results(photo):
     code, out, err = ask(photo, '--classes', 'sky,grass,house', '--clip', 'toy', '--weights', 'packaged', '--output', 'out')
     assert code == 0, err
-    assert {f'photo.png{e}' for e in ('.mask.png', '.overlay.png', '.prompts.png', '.json')} <= {p.name for p in Path('out').iterdir()}
+    made = {p.name for p in Path('out').iterdir()}
+    assert {f'photo.png{e}' for e in ('.mask.png', '.overlay.png', '.prompts.png', '.json')} <= made
     noted = json.loads(Path('out/predict.json').read_text(encoding='utf-8'))
     assert noted['checkpoint'] == 'clip' and noted['clip'] == 'toy' and noted['classes'] == ['sky', 'grass', 'house']
     assert ask(photo, '--classes', 'sky,grass,house', '--clip', 'toy', '--weights', 'packaged', '--output', 'out')[0] == 0
