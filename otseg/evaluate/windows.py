@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -86,7 +87,7 @@ def _source(h, H, rows):
 
 def _places(h, H, rows, device):
     "Where some of H enlarged rows lie among h, to the bit as `F.interpolate` has it: float32, rounded once"
-    scale = torch.tensor(h / H, dtype=torch.float32).double().item()
+    scale = float(np.float32(h / H))
     exact = torch.float32 if torch.device(device).type == 'mps' else torch.float64
     return ((torch.arange(rows.start, rows.stop, dtype=exact, device=device) + .5) * scale - .5).clamp(min=0).float()
 
