@@ -26,8 +26,6 @@ from ..core import atomic_path, check, check_fresh, check_output, unknown_name, 
 from ..model.vocab import Vocab, fill_templates
 from ..data.pictures import picture_pixels
 from ..evaluate.windows import SlidingOutput
-from ..show.charts import StyledFigure
-from ..show.figures import overlay, plot_prompt_maps, plot_segmentation, save_figure, shrink_for_figure
 from .words import result_path, split_results
 
 # %% ../../nbs/07_predict/01_segmentation.ipynb #a842be24
@@ -68,6 +66,7 @@ def overlay_image(
     rows: int=256,                      # At a time: an overlay takes some 60 bytes per pixel while it is made
 ) -> Image.Image:
     "The picture under the colours of the classes"
+    from otseg.show.figures import overlay
     classes, places = present(labels)
     colours = [vocab.palette[i] for i in classes]
     drawn = Image.new('RGB', image.shape[1::-1])
@@ -285,6 +284,7 @@ class Segmentation:
 
     def _picture(self, longest=None):
         "Picture and labels, for a figure at most so large"
+        from otseg.show.figures import shrink_for_figure
         check(self.image is not None, 'the segmentation should hold its picture', 'none')
         return shrink_for_figure(self.image, self.labels, longest=longest) if longest else (self.image, self.labels)
 
@@ -295,8 +295,9 @@ class Segmentation:
     def show(self,
         title: str=None,  # Of the figure
         note: str=None,   # Small print: data, seeds, machine, commit
-    ) -> StyledFigure:
-        "The picture beside its labels, classes named"
+    ):
+        "`StyledFigure`: the picture beside its labels, classes named"
+        from otseg.show.figures import plot_segmentation  # which imports matplotlib: a mask needs none of it
         image, labels = self._picture(1400)
         classes, places = present(labels)
         unseen = tuple(j for j, i in enumerate(classes) if i in self.vocab.unseen)
@@ -305,8 +306,9 @@ class Segmentation:
 
     def show_prompts(self,
         name: str=None,  # One of `classes`, not the background; None = the one with the largest area
-    ) -> StyledFigure:
-        "What each text prompt of a class saw, in the score map"
+    ):
+        "`StyledFigure`: what each text prompt of a class saw, in the score map"
+        from otseg.show.figures import plot_prompt_maps
         named = self.classes[:-1] if self.background else self.classes
         top = name or next(n for n in self.areas() if n in named)
         image, labels = self._picture(1400)
@@ -379,6 +381,7 @@ def _draw(s: Segmentation, kind: str, path: Path, prompts_of: str | None) -> Non
     if kind == 'overlay':
         with atomic_path(path) as tmp: s.overlay().save(tmp, format='PNG', compress_level=3)
     else:
+        from otseg.show.figures import save_figure
         with _DRAWING: save_figure(s.show_prompts(prompts_of), path)
 
 def write_results(
