@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core import check, l2_normalize, unknown_name
 from .entropic import as_floats, sinkhorn
-from .choices import ATTENTION_NAMES, check_attention, check_method
+from .choices import check_attention, check_method
 
 # %% ../../nbs/01_transport/04_mpsa.ipynb #77501650
 def _check_tokens(text, memory, names=('text', 'memory'), like=None):
@@ -238,7 +238,7 @@ class DotAttention(CrossAttention):
         super().__init__(dim, normalize=False, **kwargs)
 
 # %% ../../nbs/01_transport/04_mpsa.ipynb #7ea4f6d8
-ATTENTIONS = {name: globals()[kind] for name, kind in ATTENTION_NAMES.items()}
+ATTENTIONS = {'mpsa': MPSA, 'softmax': CrossAttention, 'dot': DotAttention}
 
 def get_attention(
     name: str,  # One of `ATTENTIONS`
