@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ..core import check, ignore_label
 from ..model.config import check_precision
 from .metrics import ConfusionMatrix, Scores, segmentation_scores
-from ..model.otseg import OTSeg, OTSegOutput
+from ..model.otseg import OTSeg, OTSegOutput, memory_budget
 from ..model.vocab import Vocab
 
 # %% ../../nbs/04_evaluate/01_windows.ipynb #2703120b
@@ -43,16 +43,9 @@ def window_starts(
 PIXEL_BYTES = 2**24  # of the largest array at picture size, on a CPU; about five such arrays live at a time
 _FEW_ROWS = 8        # of a label map at a time, at least: neighbouring pieces make some rows twice
 
-def _free_bytes(device):
-    "Memory of a GPU that is left, or None where there is no such thing"
-    if device.type != 'cuda' or not torch.cuda.is_available(): return None
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
-
 def _pixel_bytes(device):
     "The budget of a device: fixed on a CPU, a sixteenth of what is free on a GPU, 1 GB at most"
-    free = _free_bytes(torch.device(device))
-    return PIXEL_BYTES if free is None else max(PIXEL_BYTES, min(2**30, free // 16))
+    return max(PIXEL_BYTES, min(2**30, memory_budget(device, PIXEL_BYTES, 1/16)))
 
 def _chunk(pixels, device): return max(1, _pixel_bytes(device) // (4 * pixels))
 

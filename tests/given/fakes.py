@@ -1,4 +1,6 @@
 "Tensors that have a device, a shape and a type, but no data: as on a GPU, without one"
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -31,3 +33,10 @@ def moved(model, device=GPU):
         for name, b in list(module.named_buffers(recurse=False)):
             setattr(module, name, torch.empty(b.shape, dtype=b.dtype, device=device))
     return model
+
+
+def autocast_for_all(monkeypatch):
+    "Autocast knows no `lazy` device; there it is off in any case"
+    plain = torch.autocast
+    monkeypatch.setattr(torch, 'autocast', lambda kind, *args, **kwargs:
+                        nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import otseg.transport.entropic as room
-from given.fakes import GPU, OTHER, Fakes, fakes_only, moved
+from given.fakes import GPU, OTHER, Fakes, autocast_for_all, fakes_only, moved
 from given.models import TINY, make
 from otseg.core import InputError, best_device, environment
 from otseg.evaluate.windows import count_pixels, predict_windows
@@ -30,11 +30,7 @@ MIXED = '(?i)devices'  # the word in what torch says of two of them
 
 
 @pytest.fixture(autouse=True)
-def autocast_for_all(monkeypatch):
-    "It knows no `lazy` device; there it is off in any case"
-    plain = torch.autocast
-    monkeypatch.setattr(torch, 'autocast', lambda kind, *args, **kwargs:
-                        nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
+def autocast_off(monkeypatch): autocast_for_all(monkeypatch)
 
 
 def places(values):

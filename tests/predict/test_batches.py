@@ -145,7 +145,7 @@ def test_the_budget_of_a_gpu_is_what_is_free(monkeypatch):
     cpu = out._piece((512, 683))
     pieces = {}
     for free, chunk in ((80e9, 767), (3e9, 134), (1e6, 11)):
-        monkeypatch.setattr(windows, '_free_bytes', lambda device, free=free: int(free))
+        monkeypatch.setattr(windows, 'memory_budget', lambda device, fixed, share, free=free: int(share * free))
         pieces[free] = out._piece((512, 683))
         assert windows._chunk(512 * 683, 'cuda') == chunk
     assert pieces[80e9][0] == 512 and min(pieces[80e9][1], pieces[3e9][1]) >= 171

@@ -12,7 +12,7 @@ import torch
 import otseg.study.measure
 import otseg.transport.entropic as room
 import otseg.transport.solvers as solvers
-from given.fakes import GPU, OTHER, FakeTensorMode, Fakes, fakes_only, moved
+from given.fakes import GPU, OTHER, FakeTensorMode, Fakes, autocast_for_all, fakes_only, moved
 from given.models import TINY, make
 from otseg.evaluate.windows import predict_windows
 from otseg.model.dense import TrainingFree
@@ -34,9 +34,7 @@ VOCAB = Vocab('four', ('a', 'b', 'c', 'd'), (3,))
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
     "Autocast, which knows no `lazy` device, is off there; a list is read in one piece"
-    plain = torch.autocast
-    monkeypatch.setattr(torch, 'autocast', lambda kind, *args, **kwargs:
-                        nullcontext() if kind == OTHER else plain(kind, *args, **kwargs))
+    autocast_for_all(monkeypatch)
     if FakeTensorMode is not object:
         from torch._subclasses.fake_tensor import FakeTensor
         monkeypatch.setattr(FakeTensor, 'tolist', lambda self: [1.] * self.cpu().numel())
