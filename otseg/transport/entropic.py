@@ -56,8 +56,8 @@ class SinkhornOutput(NamedTuple):
     plan: Float[Tensor, "b m n"]    # Mass moved from token i to prompt j
     f: Float[Tensor, "b m"]         # Potential of the tokens, in units of the cost; -inf where `a` is 0
     g: Float[Tensor, "b n"]         # Potential of the prompts, in units of the cost; -inf where `b` is 0
-    err: Float[Tensor, "b"]         # Total error of the row sums, as a share of the mass (column sums are exact); of unbalanced plans,
-                                    # what one more iteration would change in the column sums
+    err: Float[Tensor, "b"]         # Total error of the row sums, as a share of the mass (column sums are exact); of soft
+                                    # plans, what one more iteration would change in the column sums
     n_iter: Int[Tensor, "b"]        # Passes over the problem that it took
     converged: Bool[Tensor, "b"]    # err <= tol; with tol=None, the tolerance that "auto" means
 
@@ -298,12 +298,12 @@ class _Fixed(torch.autograd.Function):
 # %% ../../nbs/01_transport/04_entropic.ipynb #73acb120
 def sinkhorn(
     cost: Float[Tensor, "b m n"],  # Cost of moving mass from token i to prompt j; +inf forbids a pair
-    eps: float | Tensor=0.05,      # Entropic regularisation, > 0, in units of the cost; small = sharp plan, slow; (b,) = one per problem
+    eps: float | Tensor=0.05,      # Entropic regularisation, > 0, in units of the cost, one or (b,); small = sharp, slow
     a: Tensor=None,                # Mass of the tokens, (m,) or (b, m), on any device; None = uniform 1/m
     b: Tensor=None,                # Mass of the prompts, (n,) or (b, n), same total as `a`; None = uniform 1/n
     *,
-    tau_a: float | Tensor | None=None, # Price of a token's mass that is not met, >= 0, in units of the cost; (b,) = one per problem;
-                                   # None = met exactly
+    tau_a: float | Tensor | None=None, # Price of a token's mass that is not met, >= 0, in units of the cost; (b,) = one per
+                                   # problem; None = met exactly
     tau_b: float | Tensor | None=None, # The same of the prompts' masses
     at_most: str=None,             # "a" or "b": that mass is an upper bound; the total of the other may be smaller
     start: Tensor=None,            # Potentials g (b, n) of a like problem, to start from; for soft masses and bounds alone
@@ -343,7 +343,8 @@ def sinkhorn(
         run = _solve if grad == 'unrolled' else _Fixed.apply if tol is None else _transport
         plan, f, g, err, n_iter = run(c, *mass, float(eps), max_iter, tol, method, bound, nan)
         err = err.detach()
-        return SinkhornOutput(rearrange(plan, 'b n m -> b m n'), f, g, err, n_iter, err <= (_tolerance(c) if tol is None else tol))
+        done = err <= (_tolerance(c) if tol is None else tol)
+        return SinkhornOutput(rearrange(plan, 'b n m -> b m n'), f, g, err, n_iter, done)
 
 def _may_look(x): return _at_hand(x.device) and not torch.compiler.is_compiling()
 
@@ -355,8 +356,8 @@ def _check_arguments(cost, eps, max_iter, tol, method, grad, nan):
     check(cost.ndim == 3, '`cost` should be (b, m, n)', tuple(cost.shape),
           'Add a batch axis with `cost[None]`.' if cost.ndim == 2 else 'Axes: problems, tokens, prompts.')
     if isinstance(eps, Tensor) and eps.ndim:
-        check(eps.shape == cost.shape[:1] and eps.is_floating_point(), f'`eps` should be a number, or numbers ({len(cost)},), one for '
-              'each problem', f'{tuple(eps.shape)} of {eps.dtype}')
+        check(eps.shape == cost.shape[:1] and eps.is_floating_point(), f'`eps` should be a number, or numbers ({len(cost)},), '
+              'one for each problem', f'{tuple(eps.shape)} of {eps.dtype}')
         eps = eps.to(cost.device, cost.dtype if cost.dtype == torch.float64 else torch.float32)
         if _may_look(cost): check(bool(((eps > 0) & eps.isfinite()).all()), '`eps` should be positive', eps.tolist())
     else:
@@ -380,8 +381,10 @@ def _price(tau, name, size, like):
     "A price as None, or a tensor (b,)"
     if tau is None: return None
     tau = as_floats(tau, name).to(like.device, like.dtype)
-    check(tau.shape in ((), (size,)), f'`{name}` should be a number, or numbers ({size},), one for each problem', tuple(tau.shape))
-    if _may_look(like): check(bool((tau >= 0).all()), f'`{name}` should be a price >= 0', tau.tolist(), 'Pass None for exact masses.')
+    check(tau.shape in ((), (size,)), f'`{name}` should be a number, or numbers ({size},), one for each problem',
+          tuple(tau.shape))
+    if _may_look(like):
+        check(bool((tau >= 0).all()), f'`{name}` should be a price >= 0', tau.tolist(), 'Pass None for a mass that is exact.')
     return tau.expand(size)
 
 def _check_soft(c, a, b, slack_a, slack_b, at_most, nan):
@@ -394,8 +397,9 @@ def _check_soft(c, a, b, slack_a, slack_b, at_most, nan):
     less, more = (b, a) if at_most == 'a' else (a, b)
     if not exact.any(): return
     if at_most is None: return _check_masses(*(w if len(w) == 1 else w[exact] for w in (a, b)))
-    check(bool((less.sum(-1) <= more.sum(-1) * (1 + 1e-6)).all()), f'the bound `{at_most}` should leave room for the other mass',
-          f'{float(more.detach().sum(-1).min()):.4g} for {float(less.detach().sum(-1).max()):.4g}', 'Make it larger, or give the other a price.')
+    less, more = (w.detach().sum(-1) for w in (less, more))
+    check(bool((less <= more * (1 + 1e-6)).all()), f'the bound `{at_most}` should leave room for the other mass',
+          f'{float(more.min()):.4g} for {float(less.max()):.4g}', 'Make it larger, or give the other a price.')
 
 def _soft_sinkhorn(c, eps, a, b, tau_a, tau_b, at_most, start, max_iter, tol, method, grad, bound, nan):
     "Unbalanced and partial plans"
@@ -403,9 +407,10 @@ def _soft_sinkhorn(c, eps, a, b, tau_a, tau_b, at_most, start, max_iter, tol, me
     if at_most not in (None, 'a', 'b'): raise unknown_name('at_most', at_most, ('a', 'b'))
     check((tau_a is None or at_most != 'a') and (tau_b is None or at_most != 'b'), f'`tau_{at_most}` should be None',
           f'a price on the bound `{at_most}`', 'A mass is a bound or has a price.')
-    check(not tau_a is tau_b is at_most is None, '`start` should be given with a soft mass', 'exact masses', 'Pass tau_a, tau_b or at_most.')
-    check(method in ('auto', 'newton') and grad != 'unrolled', 'unbalanced and partial plans should come by Newton\'s method, with an '
-          'implicit gradient', f'method="{method}", grad="{grad}"', 'Leave both at "auto".')
+    check(not tau_a is tau_b is at_most is None, '`start` should be given with a soft mass', 'exact masses',
+          'Pass tau_a, tau_b or at_most.')
+    check(method in ('auto', 'newton') and grad != 'unrolled', 'soft and partial plans should come by Newton\'s method, '
+          'with an implicit gradient', f'method="{method}", grad="{grad}"', 'Leave both at "auto".')
     e = eps if isinstance(eps, Tensor) and eps.ndim else c.new_full((size,), float(eps))
     slacks = [slack(e, _price(tau, name, size, c)) for tau, name in ((tau_a, 'tau_a'), (tau_b, 'tau_b'))]
     if _may_look(c): _check_soft(c, a, b, *slacks, at_most, nan)

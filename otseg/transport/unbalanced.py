@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import check
 from .solvers import _at_hand, _logsumexp, _mean_cost, _of, _shared, _sums, laplacian
 
 # %% ../../nbs/01_transport/03_unbalanced.ipynb #fd6be0a6
 def slack(
-    eps: Float[Tensor, "b"],   # Entropic regularisation of each problem, > 0
-    tau: float | Tensor | None,  # Price of a marginal that is not met, >= 0, in units of the cost, one or one per problem; None = exact
+    eps: Float[Tensor, "b"],     # Entropic regularisation of each problem, > 0
+    tau: float | Tensor | None, # Price of a marginal that is not met, >= 0, in units of the cost, (b,) or one; None = exact
 ) -> Float[Tensor, "b"]:
     "1 - rho = eps / (tau + eps): 0 = the marginal is exact, 1 = it does not count"
     return torch.zeros_like(eps) if tau is None else eps / (torch.as_tensor(tau, dtype=eps.dtype, device=eps.device) + eps)
@@ -94,7 +93,8 @@ class _Far:
     def move(self, extra): return self.fitted + extra
     def potentials(self): return self.u, self.fitted
     def keep(self, which):
-        for name in ('k', 'log_a', 'log_b', 'slack_a', 'rho_a', 'slack_b', 'rho_b'): setattr(self, name, _of(getattr(self, name), which))
+        for name in ('k', 'log_a', 'log_b', 'slack_a', 'rho_a', 'slack_b', 'rho_b'):
+            setattr(self, name, _of(getattr(self, name), which))
 
 # %% ../../nbs/01_transport/03_unbalanced.ipynb #82a49c69
 def _correction(view, c, gap):
@@ -116,7 +116,7 @@ def _correction(view, c, gap):
     return torch.where(c > 0, extra, (c * extra).sum(1, keepdim=True) / mass)
 
 def _shortened(extra, rho_a, full=.8):
-    "A correction that changes the logarithm of the plan by more than `full` goes on like its logarithm; tokens give back rho_a of it"
+    "A correction that changes the logarithm of the plan by more than `full` grows like its logarithm; tokens answer rho_a of it"
     high, low = extra.amax(1, keepdim=True), extra.amin(1, keepdim=True)
     reach = torch.maximum(high - rho_a * low, rho_a * high - low)
     return extra * torch.where(reach <= full, 1, reach.log1p() / reach)
@@ -204,7 +204,8 @@ def _adjoint(plan, u, v, a, b, slack_a, slack_b, at_most, grad_plan, grad_u, gra
     "Gradients of k, a, b and the slacks"
     W = torch.zeros_like(plan) if grad_plan is None else plan * grad_plan
     rows, columns = plan.sum(1), plan.sum(2)
-    s, t = (torch.where(x > 0, torch.where(x > 0, x, 1).log() - torch.where(x > 0, p, 0), 0) for x, p in ((rows, u), (columns, v)))
+    s, t = (torch.where(x > 0, torch.where(x > 0, x, 1).log() - torch.where(x > 0, p, 0), 0)
+            for x, p in ((rows, u), (columns, v)))
     rho_a, rho_b = (1 - x[:, None] for x in (slack_a, slack_b))
     if at_most == 'a': rho_a = (s > 0).to(s.dtype)
     if at_most == 'b': rho_b = (t > 0).to(t.dtype)
@@ -246,7 +247,8 @@ def _unbalanced(k: Tensor, a: Tensor, b: Tensor, slack_a: Tensor, slack_b: Tenso
 @_unbalanced.register_fake
 def _(k, a, b, slack_a, slack_b, max_iter, tol, at_most, start, bound):
     size, n, m = k.shape
-    return k.new_empty(size, n, m), k.new_empty(size, m), k.new_empty(size, n), k.new_empty(size), k.new_empty(size, dtype=torch.long)
+    new = k.new_empty
+    return new(size, n, m), new(size, m), new(size, n), new(size), new(size, dtype=torch.long)
 
 def _keep(ctx, inputs, output):
     _, a, b, slack_a, slack_b, _, _, ctx.at_most, *_ = inputs
