@@ -8,7 +8,8 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 __all__ = ['ANY_PICTURE', 'VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED',
            'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'THINGS', 'OBJECT_MASKS', 'CITY_IDS', 'CITY_MASKS', 'WIDE',
            'CONTEXT_459', 'LAYOUTS', 'MaskSource', 'PictureRules', 'Item', 'JoinedList', 'Layout', 'read_description',
-           'folder_layout', 'layout_of', 'named_values', 'data_identity', 'file_sizes', 'identity_changes']
+           'folder_layout', 'check_known', 'layout_of', 'named_values', 'data_identity', 'file_sizes',
+           'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
 import hashlib, json, os, unicodedata
@@ -255,14 +256,25 @@ def folder_layout(
     return Layout('', folders('images'), (masks, replace(masks, suffix='')), ('{split}.txt',) if listed else (),
                   tables=('{split}.csv', 'dataset.csv'), rules=rules), vocab
 
+def check_known(
+    name: str=None,   # A key of `LAYOUTS`, folder or toy; None: not asked
+    root: Path=None,  # Folder of the data set; None: not asked
+    *,
+    toy: bool=True,   # Whether the toy world is one of them
+) -> None:
+    "Raise `InputError` where no data set is called so, or its folder is not there"
+    known = [*LAYOUTS, 'folder', *['toy'] * toy]
+    if name is not None and name not in known: raise unknown_name('data set', name, known)
+    check(root is None or Path(root).is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
+
 def layout_of(
     name: str,   # A key of `LAYOUTS`, or folder
     root: Path,  # Folder of the data set
     split: str,  # train, val, ...
 ) -> tuple[Layout, Vocab]:
     "Layout and vocabulary of a data set by name"
+    check_known(name, toy=False)
     if name == 'folder': return folder_layout(root, split)
-    if name not in LAYOUTS: raise unknown_name('data set', name, [*LAYOUTS, 'folder'])
     return LAYOUTS[name], load_vocab(LAYOUTS[name].vocab)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #73c6590a

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..core import InputError, check
 from .files import (JUNK, LEFT_OUT, Entry, by_key, ending, file_key, left_out_text,
                               one_file, picture_suffixes, plural, read_entries, read_text, second_parts, walk_files)
-from .layouts import ANY_PICTURE, Item, JoinedList, Layout, MaskSource, PictureRules, named_values
+from .layouts import ANY_PICTURE, Item, JoinedList, Layout, MaskSource, PictureRules, check_known, named_values
 from ..model.vocab import load_vocab
 
 # %% ../../nbs/03_data/06_listing.ipynb #4acb82fc
@@ -53,7 +53,7 @@ def find_pictures(
     split: str,      # What the split is called there
 ) -> tuple[list[Path], Path]:
     "Folders to look for the rest in, from the data set's own up to the root, and the folder of pictures"
-    check(root.is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
+    check_known(root=root)
     folders = [(root/b, root/b/i.format(split=split)) for b in layout.base for i in layout.images]
     base, images = next(((b, i) for b, i in folders if i.is_dir()), (None, None))
     if base is None:

@@ -132,10 +132,16 @@ def test_links_are_followed(photos):
     assert code == 0 and '5 done now' in out and Path('out/link/d.png.mask.png').is_file() and not Path('out/round').exists(), err
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='links need rights on Windows')
 def test_what_is_no_picture_is_told(photos):
-    for name in ('x.heics', 'y.heics', 'notes.docx'): Path('in', name).write_bytes(b'x')
+    "What the walker of the data sets takes is taken, and what it leaves out is told with its reason"
+    for name in ('x.HEIC', 'y.heics', 'notes.docx', '._a.png'): Path('in', name).write_bytes(b'x')
+    Path('in/again').symlink_to(Path('in').resolve(), target_is_directory=True)
+    picture(Path('in/icon.ico'), size=(32, 32))
     code, out, err = ask('in', '--results', 'mask')
-    assert code == 0 and 'left out: 2 x .heics, 1 x .docx' in err
+    assert code == 0 and '4 done now' in out, out + err
+    assert ('note: left out: 1 hidden (._a.png); 2 in a format that is not read (x.HEIC, y.heics): convert to JPEG or PNG; '
+            '1 linked to a folder that is listed already (again/); 1 without the ending of a picture (notes.docx)') in err, err
 
 
 def test_a_foreign_exif_chunk(photos):
