@@ -43,6 +43,7 @@ class PictureRules(NamedTuple):
     orientation: str = ''               # Side that masks fit. exif: upright; stored: as pixels lie; '': not said, no guess
     alpha: str = ''                     # A fourth band. over: transparency; drop: the colours alone; '': as the file says
     depth: int = 0                      # Bits in use of a channel of 16, as 12; 0: all of them
+    profile: str = ''                   # Colour profiles. srgb or '': colours are brought to sRGB; ignore: they stay as stored
 
 ANY_PICTURE = PictureRules()
 
@@ -73,7 +74,7 @@ class Layout:
     train_masks: tuple[MaskSource, ...] = ()  # Masks to look for first when the split is train
     tables: tuple[str, ...] = ()        # Files of rows (image, mask) that stand for all the rest, where there is one
     image_suffix: str = ''              # Where the folder names the pictures: end of their names, left off; '': any format's
-    rules: PictureRules = PictureRules('stored')  # How the pictures are read; published masks fit the pixels as stored
+    rules: PictureRules = PictureRules('stored', profile='ignore')  # How the pictures are read; published ones as stored
     published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Split -> pictures by the papers; both, if two
 
     def split_name(
@@ -222,6 +223,7 @@ def _picture_rules(text: dict) -> PictureRules:
     rules = PictureRules(**{key: text[key] for key in PictureRules._fields if key in text})
     check(rules.orientation in ('', 'exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
     check(rules.alpha in ('', 'over', 'drop'), '"alpha" should be "over" or "drop"', repr(rules.alpha))
+    check(rules.profile in ('', 'srgb', 'ignore'), '"profile" should be "srgb" or "ignore"', repr(rules.profile))
     check(type(rules.depth) is int and 0 <= rules.depth <= 16, '"depth" should be a number of bits up to 16', repr(rules.depth))
     return rules
 

@@ -38,7 +38,7 @@ def read_pair(
     with open_picture(item.image) as image:
         facts, mask = picture_facts(image), open_mask(item.mask, item.source)
         side = fitting_side(facts, mask.facts, rules.orientation, names=(item.image, item.mask))
-        pixels = pixels_of(image, facts, orientation=side, alpha=rules.alpha, depth=rules.depth, name=str(item.image))
+        pixels = pixels_of(image, facts, name=str(item.image), **rules._asdict() | dict(orientation=side))
     return torch.from_numpy(pixels).permute(2, 0, 1), mask, side  # as decoders give them, colour by colour of each pixel
 
 # %% ../../nbs/03_data/07_reading.ipynb #efef52a0
