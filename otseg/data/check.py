@@ -46,6 +46,7 @@ WRONG = dict(  # kind of problem: in words, and what to do about it where the fi
     size=('masks of another size than their picture', 'Export the masks again at the size of the picture.'),
     value=('masks with unexpected values', 'Choose the data set that they were drawn for, or map these values.'),
     palette=('palettes that contradict each other', 'Restore the masks.'),
+    moved=('palettes with the colours of VOC at other numbers', 'Restore the masks, or say their "palette" in dataset.json.'),
     binary=('masks of 0 and 255 alone', 'Say in dataset.json what 255 means.'),
     smeared=('masks with smeared edges', 'Export them again as PNG.'),
     depth=('masks of unlike depth', 'Restore the masks.'),

@@ -54,7 +54,8 @@ def test_the_same_colours_for_all(tree, name, suffix):
     assert np.abs(ends[''][0] - in_srgb(stored, *PROFILES[name])).max() <= 2          # by hand
     assert np.abs(ends[''][0] - stored).max() > 10                                    # it matters
     assert np.array_equal(ends[''][0], ends['srgb'][0]) and np.array_equal(ends[''][0], ends[''][1])
-    assert 'pictures: 1 with the colour profile Of a camera, brought to sRGB' in split_text(ends[''][2].splits[0], ends[''][2].vocab)
+    told = split_text(ends[''][2].splits[0], ends[''][2].vocab)
+    assert 'pictures: 1 with the colour profile Of a camera, brought to sRGB' in told
     assert 'Of a camera, not applied' in str(ends['ignore'][2].to_dict())
 
 
