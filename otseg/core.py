@@ -233,7 +233,16 @@ def read_json(
     "Read a JSON file; a damaged or missing one is an `InputError` that names it"
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
-    try: value = json.loads(path.read_bytes())  # UTF-8, or what the file's first bytes say: some editors begin with a mark
+    def once(pairs):
+        "An object; of a key that stands there twice, one value would be lost"
+        value = dict(pairs)
+        twice = next((k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i])), None) if len(value) < len(pairs) else None
+        check(twice is None, f'{path} should give each key once', f'{twice!r} twice', 'Remove one of the two.')
+        return value
+    try: value = json.loads(path.read_bytes(), object_pairs_hook=once)  # UTF-8, or what its first bytes say: a mark of editors
+    except InputError: raise
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path} is not valid JSON: other bytes than UTF-8 ({e}). Save it as UTF-8.') from None
     except (ValueError, RecursionError) as e:
         raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
     check(kind is None or isinstance(value, kind), f'{path} should be a JSON {"object" if kind is dict else "list"}',

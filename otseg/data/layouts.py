@@ -189,14 +189,16 @@ def _value_map(values, vocab: Vocab) -> dict[int, int]:
     "{value: class index, 255 for none, -1 for every other value} of the key map"
     hint = 'Write it like {"7": "road", "8": 1, "0": null}.'
     check(isinstance(values, dict) and values, '"map" should lead from mask values to classes', repr(values), hint)
-    label_map = dict.fromkeys(range(IGNORE), -1)
+    label_map, told = dict.fromkeys(range(IGNORE), -1), set()
     for value, label in values.items():
         check(value.strip().isdecimal() and int(value) < 2**16, '"map" should lead from mask values 0..65535', repr(value), hint)
         if isinstance(label, str) and label not in vocab.names: raise unknown_name('class in "map"', label, vocab.names)
         label = vocab.names.index(label) if isinstance(label, str) else IGNORE if label is None else label
         check(type(label) is int and (0 <= label < len(vocab) or label == IGNORE),
               f'"map" should lead to class names, indices 0..{len(vocab) - 1} or null', repr(label), hint)
+        check(int(value) not in told, '"map" should name each value once', f'{int(value)} twice', hint)
         label_map[int(value)] = label
+        told.add(int(value))
     return label_map
 
 def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
@@ -207,9 +209,16 @@ def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
     ignore = [v for v in ignore if not isinstance(v, list)]
     check(all(type(v) is int and 0 <= v < 2**16 for v in ignore),
           '"ignore" should be a mask value 0..65535, a colour [r, g, b], or a list of them', ignore)
+    what = [v for i, v in enumerate(ignore) if v in ignore[:i]]
+    color = len(ignore) == 3 and text.get('palette') and all(v < 256 for v in ignore)
+    check(not what and not color, '"ignore" should name values of masks, each once', ignore,
+          f'A colour stands in brackets of its own: "ignore": [{ignore}].' if len(ignore) == 3 else 'Write each once.')
     check(all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in colors),
           '"ignore" should hold colours like [0, 0, 0]', colors)
     check(not colors or text.get('palette'), 'colours in "ignore" should stand beside a "palette"', colors)
+    shown = [tuple(c) for c in text.get('palette') or ()] + [*dict.fromkeys(colors)]
+    same = next((list(c) for i, c in enumerate(shown) if c in shown[:i]), None)
+    check(same is None, '"palette" and "ignore" should give each class, and no class, a colour of its own', f'{same} twice')
     check(isinstance(reduce, bool), '"reduce_zero_label" should be true or false', repr(reduce))
     label_map = _value_map(text['map'], vocab) if 'map' in text else {}
     check(not (label_map and reduce), '"map" should stand without "reduce_zero_label"', 'both', 'Leave one out.')

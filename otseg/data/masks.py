@@ -137,7 +137,9 @@ def _picture_mask(image: PILImage.Image, source: MaskSource, path) -> MaskFile:
     if image.mode in ('RGB', 'RGBA', 'RGBX'): return _color_mask(path, image, facts, source)
     if image.mode == 'LA' and image.getextrema()[1] == (255, 255): image = image.getchannel(0)  # nothing is transparent
     known = image.mode in ('1', 'L', 'I') or image.mode.startswith('I;16')
-    check(known, f'{path} should be {MASK}', f'mode {image.mode}', COLORED)
+    why = ('Save the numbers of classes, not shares or scores of them.' if image.mode == 'F' else
+           'Save the numbers alone, without transparency.' if image.mode in ('LA', 'La', 'PA') else COLORED)
+    check(known, f'{path} should be {MASK}', f'mode {image.mode}', why)
     values = np.array(image).astype(np.uint8 if image.mode in '1L' else np.int32)
     check(values.min() >= 0, f'{path} should be {MASK}', f'values from {values.min()} on', 'Use 255 for pixels without a class.')
     if image.mode == 'L' and facts.bits in (2, 4): values //= 255 // (2**facts.bits - 1)  # stretched for the eye

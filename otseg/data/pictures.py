@@ -274,6 +274,9 @@ def _plain_rgb(image: PILImage.Image, facts: PictureFacts, alpha: str, depth: in
     "Without the profile"
     check(facts.bits <= 8 or facts.alpha != 'a transparent colour', f'{name} should be a whole picture of 8 bits a channel',
           f'{facts.bits} bits with a transparent colour', 'Convert it to 8 bits.')
+    white = image.mode[0] in 'IF' and image.format == 'TIFF' and getattr(image, 'tag_v2', {}).get(262) == 0
+    check(not white, f'{name} should be a whole picture of 8 bits a channel', f'a TIFF of {facts.bits} bits in which 0 is white',
+          'Convert it to 8 bits: it would be a negative.')
     if image.mode == 'F': image = PILImage.fromarray(unit_floats(np.asarray(image), name))
     elif image.mode == 'I' or image.mode.startswith('I;16'):
         check(depth or facts.bits <= 16, f'{name} should be a whole picture of 8 bits a channel', f'{facts.bits} bits',

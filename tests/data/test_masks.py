@@ -235,7 +235,8 @@ def test_palettes_renumbered_all_alike(folder):
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('numbers, colours, rules', [
     ([0, 1, 2], [0, 1, 2], {}), ([0, 1, 2], [0, 15, 7], {}), ([0, 2, 255], None, {}),
-    ([0, 1, 2], [0, 2, 1], dict(map={'0': 0, '1': 1, '2': 2})), ([0, 1, 2], [0, 1, 99], {})], ids=['their own', 'beyond the names', 'with void', 'a map', 'others'])
+    ([0, 1, 2], [0, 2, 1], dict(map={'0': 0, '1': 1, '2': 2})), ([0, 1, 2], [0, 1, 99], {})],
+    ids=['their own', 'beyond the names', 'with void', 'a map', 'others'])
 def test_palettes_without_a_sign_of_moving(folder, numbers, colours, rules):
     "Four names: VOC's colours in order, or of classes that are not the first four, or with a map"
     palette = [VOC_PALETTE[v] for v in colours] if colours else VOC_PALETTE

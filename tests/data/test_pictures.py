@@ -377,6 +377,19 @@ def test_floats_of_another_range(tmp_path, top):
     with pytest.raises(InputError, match='should lie in 0..1'): load_photograph(x)
 
 
+def test_a_negative_of_sixteen_bits(tmp_path):
+    "A TIFF in which 0 is white: of 8 bits Pillow turns it round, of 16 it does not"
+    grey = np.arange(63, dtype=np.uint8).reshape(7, 9)
+    for deep, values in ((False, 255 - grey), (True, 65535 - grey.astype(np.uint16) * 257)):
+        Image.fromarray(values).save(buffer := io.BytesIO(), 'TIFF')
+        whole, entry = buffer.getvalue(), b'\x06\x01\x03\x00\x01\x00\x00\x00'
+        assert whole.count(entry + b'\1') == 1
+        (tmp_path/'a.tif').write_bytes(whole.replace(entry + b'\1', entry + b'\0'))
+        if not deep: assert np.array_equal(load_photograph(tmp_path/'a.tif')[..., 0], grey)
+        for look in (load_photograph, read_picture) if deep else ():
+            with pytest.raises(InputError, match='a TIFF of 16 bits in which 0 is white'): look(tmp_path/'a.tif')
+
+
 def test_whole_numbers_of_32_bits(tmp_path):
     Image.fromarray(np.arange(63, dtype=np.int32).reshape(7, 9) * 1000).save(tmp_path/'a.tif')
     for look in (load_photograph, read_picture):
