@@ -158,6 +158,7 @@ def open_results(
         since = path.stat().st_mtime_ns if noted else None
         write_json(path, asked | dict(environment=environment()))
         if noted and not overwrite: os.utime(path, ns=(since, since))
+    if overwrite: return [*pictures.paths]  # whatever a clock that went wrong has given them for a time
     since = path.stat().st_mtime_ns if asked['renewed'] else 0
     def done(n):
         there = result_path('', n, kind).as_posix()

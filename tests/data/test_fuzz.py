@@ -421,6 +421,7 @@ def arrays(value):
         value = value.numpy() if isinstance(value, torch.Tensor) else value
         return value.shape, str(value.dtype), value.tobytes()
     if isinstance(value, dict): return {k: arrays(v) for k, v in value.items()}
+    if isinstance(value, bool): return str(value)  # which is no number
     return [arrays(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 

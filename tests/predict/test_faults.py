@@ -221,6 +221,24 @@ def test_again(photos):
     assert code == 2 and "should hold results of these pictures alone, to ask anew" in err and 'other.png.mask.png' in err
 
 
+def test_done_again_whatever_the_clock_says(photos):
+    "Results of a time to come are no reason to leave a picture as it is"
+    assert ask('in', '--results', 'mask')[0] == 0
+    for path in Path('out').iterdir(): os.utime(path, (4e9, 4e9))
+    before = Path('out/a.png.mask.png').read_bytes()
+    Path('out/a.png.mask.png').write_bytes(b'earlier')
+    os.utime('out/a.png.mask.png', (4e9, 4e9))
+    code, out, err = ask('in', '--results', 'mask', '--overwrite')
+    assert code == 0 and '3 done now' in out and Path('out/a.png.mask.png').read_bytes() == before, err
+    assert '3 done earlier' in ask('in', '--results', 'mask')[1]
+
+
+def test_a_folder_in_the_place_of_a_result(photos):
+    Path('out/b.png.mask.png').mkdir(parents=True)
+    code, out, err = ask('in', '--results', 'mask')
+    assert code == 1 and '2 done now' in out and 'b.png.mask.png should be a file' in err and 'Traceback' not in err, err
+
+
 def test_two_pictures_of_one_name_are_not_taken_for_one(photos):
     picture(Path('away/a.png'), seed=7)
     assert ask('in/a.png', '--results', 'mask')[0] == 0
