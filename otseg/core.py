@@ -92,10 +92,15 @@ class SafeStream:
 
 
 # %% ../nbs/00_core/00_core.ipynb #36c712bc
+@functools.cache
+def _nowhere():
+    "In the place of an output that was closed; its number would go to the next file, and what libraries print into that"
+    return open(os.devnull, 'w', encoding='utf-8')
+
 @contextmanager
 def safe_output():
     "Inside the block, nothing that is printed raises, whoever prints it: this package, a progress bar, a warning"
-    def safe(stream): return stream if stream is None or isinstance(stream, SafeStream) else SafeStream(stream)
+    def safe(stream): return stream if isinstance(stream, SafeStream) else SafeStream(_nowhere() if stream is None else stream)
     with redirect_stdout(safe(sys.stdout)), redirect_stderr(safe(sys.stderr)):
         try: yield
         finally:
@@ -120,6 +125,9 @@ FAULTS = {  # number of the system's error: what should be the case, and what to
     errno.EACCES: ('{} should be open to this user', _RIGHTS), errno.EPERM: ('{} should be open to this user', _RIGHTS),
     errno.EROFS: ('{} should be on a disk that takes files', 'Choose another place.'),
     errno.EIO: ('the disk of {} should work', 'Look to the disk: what is on it may be damaged.'),
+    errno.EISDIR: ('{} should be a file', 'Remove the folder of this name, or choose another place.'),
+    errno.ENOTDIR: ('{} should lie in a folder', 'Remove the file of this name, or choose another place.'),
+    errno.ELOOP: ('links on the way to {} should end somewhere', 'Mend them, or choose another place.'),
     errno.ENAMETOOLONG: ('{} should have a shorter name', 'Shorten it.'),
     errno.EMFILE: ('fewer files should be open, {} the last', 'Raise the limit (ulimit -n), or take fewer --workers.')}
 
@@ -233,7 +241,16 @@ def read_json(
     "Read a JSON file; a damaged or missing one is an `InputError` that names it"
     path = Path(path)
     check(path.is_file(), f'{path} should be a JSON file', 'no such file')
-    try: value = json.loads(path.read_bytes())  # UTF-8, or what the file's first bytes say: some editors begin with a mark
+    def once(pairs):
+        "An object; of a key that stands there twice, one value would be lost"
+        value = dict(pairs)
+        twice = next((k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i])), None) if len(value) < len(pairs) else None
+        check(twice is None, f'{path} should give each key once', f'{twice!r} twice', 'Remove one of the two.')
+        return value
+    try: value = json.loads(path.read_bytes(), object_pairs_hook=once)  # UTF-8, or what its first bytes say: a mark of editors
+    except InputError: raise
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path} is not valid JSON: other bytes than UTF-8 ({e}). Save it as UTF-8.') from None
     except (ValueError, RecursionError) as e:
         raise InputError(f'{path} is not valid JSON ({e}). Restore or rewrite it.') from None
     check(kind is None or isinstance(value, kind), f'{path} should be a JSON {"object" if kind is dict else "list"}',

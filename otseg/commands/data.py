@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fastcore.script import call_parse
 
-from ..core import check, check_fresh, command, say, unknown_name, write_json
-from ..data.layouts import LAYOUTS
+from ..core import check_fresh, command, say, write_json
+from ..data.layouts import check_known
 
 # %% ../../nbs/10_commands/02_data.ipynb #99a9250c
 @call_parse
@@ -31,8 +31,7 @@ def prepare(
 ):
     "Check a data set: lists, pictures, masks, sizes, values, pixels per class. Changes nothing"
     if output: check_fresh([output], overwrite)
-    if name not in (known := [*LAYOUTS, 'folder']): raise unknown_name('data set', name, known)
-    check(Path(root).is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
+    check_known(name, root, toy=False)
     from otseg.data.check import NothingFound, check_dataset, misnamed_text, split_text
     splits = [s.strip() for s in split.split(',')] if split else None
     try: report = check_dataset(name, Path(root), splits, full=full, subset=subset, jobs=jobs, progress=True)

@@ -15,7 +15,7 @@ from typing import Annotated
 from fastcore.script import call_parse
 
 from ..core import check, check_fresh, command, unknown_name, write_json
-from ..data.layouts import LAYOUTS
+from ..data.layouts import check_known
 from ..model.config import check_places, check_training_free
 from ..train.recipes import ALIASES, RECIPES
 
@@ -36,16 +36,15 @@ def check_named(
     training_free: str=None,
 ) -> None:
     "Raise `InputError` where a name does not exist, or a folder or file is not there"
-    recipes, known = {**RECIPES, **ALIASES}, [*LAYOUTS, 'folder', 'toy']
+    recipes = {**RECIPES, **ALIASES}
     if training_free: check_training_free(training_free)
     if not training_free or checkpoint not in recipes:
         looks = training_free and '/' not in checkpoint and not Path(checkpoint).exists() and checkpoint != 'toy'
         if looks: raise unknown_name('recipe', checkpoint, recipes)
         check_places(checkpoint)
     check_places(weights=weights)
-    for name in (dataset, cross or None):
-        if name is not None and name not in known: raise unknown_name('data set', name, known)
-    check(data is None or Path(data).is_dir(), f'{data} should be the folder of a data set', 'no such folder', 'Check the path.')
+    check_known(dataset, data)
+    check_known(cross or None)
 
 # %% ../../nbs/10_commands/03_evaluate.ipynb #96ec1c46
 @call_parse

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..core import IGNORE, InputError, check, ignore_label
 from .masks import MaskFacts, explain_values, facts_of, fitting_side, mask_signs, open_mask, source_table
 from .pictures import PictureFacts, open_picture, picture_facts, pixels_of
-from .layouts import LAYOUTS, Item, MaskSource, layout_of
+from .layouts import ANY_PICTURE, LAYOUTS, Item, MaskSource, PictureRules, layout_of
 from .listing import Listing, find_table, has_split, list_split, other_splits, read_rows, same_split
 from .reading import ToyDataset
 from ..model.vocab import Vocab
@@ -46,6 +46,7 @@ WRONG = dict(  # kind of problem: in words, and what to do about it where the fi
     size=('masks of another size than their picture', 'Export the masks again at the size of the picture.'),
     value=('masks with unexpected values', 'Choose the data set that they were drawn for, or map these values.'),
     palette=('palettes that contradict each other', 'Restore the masks.'),
+    moved=('palettes with the colours of VOC at other numbers', 'Restore the masks, or say their "palette" in dataset.json.'),
     binary=('masks of 0 and 255 alone', 'Say in dataset.json what 255 means.'),
     smeared=('masks with smeared edges', 'Export them again as PNG.'),
     depth=('masks of unlike depth', 'Restore the masks.'),
@@ -92,11 +93,14 @@ def tally_values(
 
 # %% ../../nbs/03_data/08_check.ipynb #1a167346
 def picture_marks(
-    facts: PictureFacts,  # Of a picture
+    facts: PictureFacts,              # Of a picture
+    rules: PictureRules=ANY_PICTURE,  # How it is read
 ) -> list[str]:
     "What is special about a picture file, and how it is read"
     marks = [f'marked as turned (EXIF orientation {facts.orientation})'] if facts.orientation != 1 else []
     marks += [f'with {facts.alpha}'] if facts.alpha else []
+    how = 'not applied' if rules.profile == 'ignore' else 'brought to sRGB'
+    marks += [f'with the colour profile {facts.profile}, {how}'] if facts.profile else []
     return marks + ([f'of {facts.bits} bits a channel'] if facts.bits > 8 else [])
 
 def tally_item(
@@ -112,14 +116,14 @@ def tally_item(
     try:
         with open_picture(item.image) as image:
             picture = picture_facts(image)
-            tally.marks.update(picture_marks(picture))
+            tally.marks.update(picture_marks(picture, item.rules))
             if mask:
                 try: side = fitting_side(picture, mask.facts, item.rules.orientation, names=(item.image, item.mask))
                 except InputError as e: tally.wrong.append(('size', _unfit(item, picture, mask.facts, str(e))))
                 else: tally.marks.update([f'of these, read {"upright" if side == "exif" else "as stored"} to fit the mask']
                                          if picture.orientation != 1 else [])
             if full or picture.alpha or picture.bits > 8:
-                pixels_of(image, picture, orientation=side, alpha=item.rules.alpha, depth=item.rules.depth, name=str(item.image))
+                pixels_of(image, picture, name=str(item.image), **item.rules._asdict() | dict(orientation=side))
     except InputError as e: tally.wrong.append(('image', str(e)))
     if not mask: return tally
     facts = facts_of(item.mask, mask)

@@ -29,8 +29,9 @@ LEFT_OUT = dict(  # why a file is left out: in words, and what to do about it; '
     other=('without the ending of a picture', ''))
 JUNK = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini')
 UNREAD = ('BUFR', 'EPS', 'FITS', 'GRIB', 'HDF5', 'IPTC', 'MPEG', 'WMF')  # Pillow knows them, and needs other programs
-FOREIGN = ('.heic', '.heif', '.hif', '.avif', '.jxl', '.jxr', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf',
-           '.rw2', '.exr', '.hdr', '.xcf', '.jp2', '.webp', '.npy', '.npz', '.dcm')  # pictures, where Pillow does not take them
+FOREIGN = ('.heic', '.heics', '.heif', '.heifs', '.hif', '.avif', '.avifs', '.jxl', '.jxr', '.svg', '.dng', '.cr2', '.cr3',
+           '.nef', '.arw', '.orf', '.raf', '.rw2', '.exr', '.hdr', '.xcf', '.jp2', '.webp', '.npy', '.npz',
+           '.dcm')  # pictures, where Pillow does not take them
 
 @lru_cache(maxsize=4)
 def _suffixes(known: int) -> tuple[str, ...]:

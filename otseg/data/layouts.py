@@ -8,7 +8,8 @@ Docs: https://otseg.github.io/otseg/03_data/layouts.html.md"""
 __all__ = ['ANY_PICTURE', 'VOC_LISTS', 'SBD', 'VOC_TRAIN', 'VOC_AUG', 'VOC_MASKS', 'CONTEXT_MASKS', 'COCO_GAPS', 'COCO_USED',
            'COCO_MAP', 'COCO_FOLDERS', 'COCO_MASKS', 'THINGS', 'OBJECT_MASKS', 'CITY_IDS', 'CITY_MASKS', 'WIDE',
            'CONTEXT_459', 'LAYOUTS', 'MaskSource', 'PictureRules', 'Item', 'JoinedList', 'Layout', 'read_description',
-           'folder_layout', 'layout_of', 'named_values', 'data_identity', 'file_sizes', 'identity_changes']
+           'folder_layout', 'check_known', 'layout_of', 'named_values', 'data_identity', 'file_sizes',
+           'identity_changes']
 
 # %% ../../nbs/03_data/03_layouts.ipynb #8534dd9d
 import hashlib, json, os, unicodedata
@@ -42,6 +43,7 @@ class PictureRules(NamedTuple):
     orientation: str = ''               # Side that masks fit. exif: upright; stored: as pixels lie; '': not said, no guess
     alpha: str = ''                     # A fourth band. over: transparency; drop: the colours alone; '': as the file says
     depth: int = 0                      # Bits in use of a channel of 16, as 12; 0: all of them
+    profile: str = ''                   # Colour profiles. srgb or '': colours are brought to sRGB; ignore: they stay as stored
 
 ANY_PICTURE = PictureRules()
 
@@ -72,7 +74,7 @@ class Layout:
     train_masks: tuple[MaskSource, ...] = ()  # Masks to look for first when the split is train
     tables: tuple[str, ...] = ()        # Files of rows (image, mask) that stand for all the rest, where there is one
     image_suffix: str = ''              # Where the folder names the pictures: end of their names, left off; '': any format's
-    rules: PictureRules = PictureRules('stored')  # How the pictures are read; published masks fit the pixels as stored
+    rules: PictureRules = PictureRules('stored', profile='ignore')  # How the pictures are read; published ones as stored
     published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Split -> pictures by the papers; both, if two
 
     def split_name(
@@ -187,14 +189,16 @@ def _value_map(values, vocab: Vocab) -> dict[int, int]:
     "{value: class index, 255 for none, -1 for every other value} of the key map"
     hint = 'Write it like {"7": "road", "8": 1, "0": null}.'
     check(isinstance(values, dict) and values, '"map" should lead from mask values to classes', repr(values), hint)
-    label_map = dict.fromkeys(range(IGNORE), -1)
+    label_map, told = dict.fromkeys(range(IGNORE), -1), set()
     for value, label in values.items():
         check(value.strip().isdecimal() and int(value) < 2**16, '"map" should lead from mask values 0..65535', repr(value), hint)
         if isinstance(label, str) and label not in vocab.names: raise unknown_name('class in "map"', label, vocab.names)
         label = vocab.names.index(label) if isinstance(label, str) else IGNORE if label is None else label
         check(type(label) is int and (0 <= label < len(vocab) or label == IGNORE),
               f'"map" should lead to class names, indices 0..{len(vocab) - 1} or null', repr(label), hint)
+        check(int(value) not in told, '"map" should name each value once', f'{int(value)} twice', hint)
         label_map[int(value)] = label
+        told.add(int(value))
     return label_map
 
 def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
@@ -205,9 +209,16 @@ def _mask_rules(text: dict, vocab: Vocab) -> MaskSource:
     ignore = [v for v in ignore if not isinstance(v, list)]
     check(all(type(v) is int and 0 <= v < 2**16 for v in ignore),
           '"ignore" should be a mask value 0..65535, a colour [r, g, b], or a list of them', ignore)
+    what = [v for i, v in enumerate(ignore) if v in ignore[:i]]
+    color = len(ignore) == 3 and text.get('palette') and all(v < 256 for v in ignore)
+    check(not what and not color, '"ignore" should name values of masks, each once', ignore,
+          f'A colour stands in brackets of its own: "ignore": [{ignore}].' if len(ignore) == 3 else 'Write each once.')
     check(all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in colors),
           '"ignore" should hold colours like [0, 0, 0]', colors)
     check(not colors or text.get('palette'), 'colours in "ignore" should stand beside a "palette"', colors)
+    shown = [tuple(c) for c in text.get('palette') or ()] + [*dict.fromkeys(colors)]
+    same = next((list(c) for i, c in enumerate(shown) if c in shown[:i]), None)
+    check(same is None, '"palette" and "ignore" should give each class, and no class, a colour of its own', f'{same} twice')
     check(isinstance(reduce, bool), '"reduce_zero_label" should be true or false', repr(reduce))
     label_map = _value_map(text['map'], vocab) if 'map' in text else {}
     check(not (label_map and reduce), '"map" should stand without "reduce_zero_label"', 'both', 'Leave one out.')
@@ -221,6 +232,7 @@ def _picture_rules(text: dict) -> PictureRules:
     rules = PictureRules(**{key: text[key] for key in PictureRules._fields if key in text})
     check(rules.orientation in ('', 'exif', 'stored'), '"orientation" should be "exif" or "stored"', repr(rules.orientation))
     check(rules.alpha in ('', 'over', 'drop'), '"alpha" should be "over" or "drop"', repr(rules.alpha))
+    check(rules.profile in ('', 'srgb', 'ignore'), '"profile" should be "srgb" or "ignore"', repr(rules.profile))
     check(type(rules.depth) is int and 0 <= rules.depth <= 16, '"depth" should be a number of bits up to 16', repr(rules.depth))
     return rules
 
@@ -255,14 +267,25 @@ def folder_layout(
     return Layout('', folders('images'), (masks, replace(masks, suffix='')), ('{split}.txt',) if listed else (),
                   tables=('{split}.csv', 'dataset.csv'), rules=rules), vocab
 
+def check_known(
+    name: str=None,   # A key of `LAYOUTS`, folder or toy; None: not asked
+    root: Path=None,  # Folder of the data set; None: not asked
+    *,
+    toy: bool=True,   # Whether the toy world is one of them
+) -> None:
+    "Raise `InputError` where no data set is called so, or its folder is not there"
+    known = [*LAYOUTS, 'folder', *['toy'] * toy]
+    if name is not None and name not in known: raise unknown_name('data set', name, known)
+    check(root is None or Path(root).is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
+
 def layout_of(
     name: str,   # A key of `LAYOUTS`, or folder
     root: Path,  # Folder of the data set
     split: str,  # train, val, ...
 ) -> tuple[Layout, Vocab]:
     "Layout and vocabulary of a data set by name"
+    check_known(name, toy=False)
     if name == 'folder': return folder_layout(root, split)
-    if name not in LAYOUTS: raise unknown_name('data set', name, [*LAYOUTS, 'folder'])
     return LAYOUTS[name], load_vocab(LAYOUTS[name].vocab)
 
 # %% ../../nbs/03_data/03_layouts.ipynb #73c6590a

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..core import InputError, check
 from .files import (JUNK, LEFT_OUT, Entry, by_key, ending, file_key, left_out_text,
                               one_file, picture_suffixes, plural, read_entries, read_text, second_parts, walk_files)
-from .layouts import ANY_PICTURE, Item, JoinedList, Layout, MaskSource, PictureRules, named_values
+from .layouts import ANY_PICTURE, Item, JoinedList, Layout, MaskSource, PictureRules, check_known, named_values
 from ..model.vocab import load_vocab
 
 # %% ../../nbs/03_data/06_listing.ipynb #4acb82fc
@@ -53,7 +53,7 @@ def find_pictures(
     split: str,      # What the split is called there
 ) -> tuple[list[Path], Path]:
     "Folders to look for the rest in, from the data set's own up to the root, and the folder of pictures"
-    check(root.is_dir(), f'{root} should be the folder of a data set', 'no such folder', 'Check the path.')
+    check_known(root=root)
     folders = [(root/b, root/b/i.format(split=split)) for b in layout.base for i in layout.images]
     base, images = next(((b, i) for b, i in folders if i.is_dir()), (None, None))
     if base is None:
@@ -208,7 +208,9 @@ class Listing(NamedTuple):
         "How many pictures, from where, and what was left out"
         unused = plural(self.unused).replace(' (', ' masks without a picture (', 1) if self.unused else ''
         left_out = '; '.join(filter(None, (left_out_text(self.left_out), unused)))
-        return f'{len(self.names):,} pictures by {self.named_by}' + (f'; left out: {left_out}' if left_out else '')
+        twice = [n for n, times in Counter(self.names).items() if times > 1]
+        twice = f'; named more than once: {plural(twice)}' if twice else ''
+        return f'{len(self.names):,} pictures by {self.named_by}{twice}' + (f'; left out: {left_out}' if left_out else '')
 
 # %% ../../nbs/03_data/06_listing.ipynb #f72ef560
 def find_table(
@@ -225,13 +227,19 @@ def read_rows(
 ) -> list[dict]:
     "Its rows of image, mask and perhaps split, with forward slashes; column names in any case"
     text = read_text(path, 'a CSV file')
-    try: rows = [row for row in csv.reader(io.StringIO(text, newline=''), skipinitialspace=True) if any(map(str.strip, row))]
+    first = text.lstrip().partition('\n')[0]
+    mark = max(',;\t', key=first.count)  # as spreadsheets write them, by the country
+    rows = csv.reader(io.StringIO(text, newline=''), delimiter=mark, skipinitialspace=True)
+    try: rows = [row for row in rows if any(map(str.strip, row))]
     except csv.Error as e: raise InputError(f'{path} should be a CSV file ({e}).') from None
     needed = ['image', 'mask', *(['split'] if path.stem != split else [])]
     head, *rows = rows or [[]]
+    head = [h.strip().casefold() for h in head]
+    ok = all(head.count(c) == 1 for c in needed) and head.count('split') < 2
+    check(ok, f'{path} should begin with the names of its columns, each once: {mark.join(needed)}', repr(first.strip()[:80]))
     long = next((row for row in rows if len(row) > len(head)), None)
     check(long is None, f'{path} should have {len(head)} columns in every row', long, 'Put a name with a comma in quotes.')
-    rows = [dict(zip((h.strip().casefold() for h in head), map(str.strip, row))) for row in rows]
+    rows = [dict(zip(head, map(str.strip, row))) for row in rows]
     for i, row in enumerate(rows, 1):
         absent = [c for c in needed if not row.get(c)]
         check(not absent, f'{path} should have the columns {", ".join(needed)}', f'no {absent[:1]} in row {i}')
@@ -242,7 +250,7 @@ def read_table(
     split: str,  # train, val, ...
 ) -> list[dict]:
     "The rows of a split; all where there is no column split"
-    return [row for row in read_rows(path, split) if (row.get('split') or split) == split]
+    return [row for row in read_rows(path, split) if (row.get('split') or split).casefold() == split.casefold()]
 
 def table_keys(
     images: Sequence[str],  # Paths of pictures as in a table
@@ -294,7 +302,8 @@ def missing_remedy(
     plain = lambda name: unicodedata.normalize('NFC', posixpath.splitext(name.rstrip('/'))[0]).casefold()
     ends = lambda name, key: plain(name) == key.casefold() or plain(name).endswith('/' + key.casefold())
     first = next(iter(missing))
-    for why, do in dict(format='Convert it to JPEG or PNG.', broken='Restore what this link leads to.',
+    save = 'Convert it to JPEG or PNG.' if kind == 'pictures' else 'Save it as PNG, one number per pixel.'
+    for why, do in dict(format=save, broken='Restore what this link leads to.',
                         hidden='Rename it: hidden files are left out.', other='Give it the ending of its format.').items():
         if name := next((n for n in left_out.get(why, ()) if ends(n, first)), ''): return f'There is {name}. {do}'
     if name := next((n for n in known if ends(n, first)), ''):
@@ -379,6 +388,11 @@ def whole_listing(
         name, path = next(iter(missing.items()), ('', ''))
         check(not missing, f'{listing.named_by} names {name!r}, so {path} should exist',
               f'no such file ({len(missing)} of {len(listing.names)} are missing)', listing.remedy.get(kind, ''))
+    masks = {}
+    for item in listing.items:
+        other = masks.setdefault(item.image, item.mask)
+        check(other == item.mask, f'{listing.named_by} should name one mask for {item.key}', f'{other} and {item.mask}',
+              'Leave one of the two out.')
     return listing
 
 def find_items(

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import IGNORE, InputError, check, seeded, unknown_name
-from .layouts import LAYOUTS, Item, data_identity, file_sizes, layout_of
+from .layouts import LAYOUTS, Item, check_known, data_identity, file_sizes, layout_of
 from .listing import whole_listing
 from .masks import (RENUMBERED, MaskFacts, MaskFile, PaletteMemory, byte_labels, byte_table, explain_values, fitting_side,
                               mask_facts, mask_signs, only_ends, open_mask, source_table, to_labels, turn, value_ranges)
@@ -38,7 +38,7 @@ def read_pair(
     with open_picture(item.image) as image:
         facts, mask = picture_facts(image), open_mask(item.mask, item.source)
         side = fitting_side(facts, mask.facts, rules.orientation, names=(item.image, item.mask))
-        pixels = pixels_of(image, facts, orientation=side, alpha=rules.alpha, depth=rules.depth, name=str(item.image))
+        pixels = pixels_of(image, facts, name=str(item.image), **rules._asdict() | dict(orientation=side))
     return torch.from_numpy(pixels).permute(2, 0, 1), mask, side  # as decoders give them, colour by colour of each pixel
 
 # %% ../../nbs/03_data/07_reading.ipynb #efef52a0
@@ -207,7 +207,7 @@ def load_dataset(
     n: int=None,               # Toy world only: number of scenes
 ) -> SegmentationDataset:
     "A data set by name; every file it names exists"
-    if name not in (known := [*LAYOUTS, 'folder', 'toy']): raise unknown_name('data set', name, known)
+    check_known(name)
     check(name == 'toy' or n is None, '`n` should be given for the toy world only', n)
     if name == 'toy':
         check(root is None, 'the toy world should have no root', root)

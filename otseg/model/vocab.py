@@ -9,6 +9,7 @@ __all__ = ['UNLABELLED', 'load_templates', 'fill_templates', 'default_palette', 
            'inductive_labels', 'transductive_labels']
 
 # %% ../../nbs/02_model/00_vocab.ipynb #45361d42
+import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def _clean_names(names) -> tuple[str, ...]:
     check(ok, 'a vocabulary should be a list of at least one class', repr(names), 'List the class names.')
     for i, n in enumerate(names):
         check(isinstance(n, str) and n.strip(), f'class {i} should have a name', repr(n), 'Remove it or name it.')
+        odd = any(unicodedata.category(c) in ('Cc', 'Cs') for c in ' '.join(n.split()))
+        check(not odd, f'the name of class {i} should be text', ascii(n), 'Take out what is no letter.')
     names, first = tuple(' '.join(n.split()) for n in names), {}
     for i, n in enumerate(names):
         key = n.casefold().replace(' ', '')

@@ -102,9 +102,7 @@ def tell(
     "What became of the pictures, in lines"
     for name, line in result.lines.items(): say(f'{name}: {line} -> {result_path(output, name, "json").with_suffix(".*")}')
     for note in result.notes: say(f'note: {note}', file=sys.stderr)
-    if result.others:
-        told = ', '.join(f'{n} x {ending}' for ending, n in result.others.items())
-        say(f'note: files that are no pictures to this program were left out: {told}', file=sys.stderr)
+    if result.left_out: say(f'note: left out: {result.left_out}', file=sys.stderr)
     say(f'{result} -> {output}')
 
 def main(

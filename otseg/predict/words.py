@@ -12,7 +12,8 @@ import hashlib, os, re, unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core import InputError, check, read_json, unknown_name
+from ..core import check, read_json, unknown_name
+from ..data.files import read_text
 
 # %% ../../nbs/07_predict/00_words.ipynb #16d27560
 _FILE = re.compile(r'\.(txt|json|csv|tsv|ya?ml|toml|names|xml|md|py|npy|pdf|docx?|xlsx?)$', re.I)
@@ -37,16 +38,30 @@ def _read_names(path: Path):
     check(os.path.isfile(path), f'{path} should be a file of classes', 'no such file', _HOW)
     if path.suffix.lower() == '.json':
         value = read_json(path)
-        return value['names'] if isinstance(value, dict) and isinstance(value.get('names'), list) else value
-    try: lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as e:
-        raise InputError(f'{path} should be text in UTF-8, got other bytes ({e}). Save it again as UTF-8.') from e
-    lines = [line for line in lines if line.strip()]
+        value = value['names'] if isinstance(value, dict) and isinstance(value.get('names'), list) else value
+        numbers = isinstance(value, dict) and value and (all(k.strip().isdecimal() for k in value) or not any(
+            isinstance(words, (str, list)) for words in value.values()))
+        check(not numbers, f'{path} should name classes', 'numbers and names', 'Write a list of the names alone, in their order.')
+        return value
+    lines = [line for line in read_text(path, 'text in UTF-8').splitlines() if line.strip()]
     check(len(lines) > 0, f'{path} should name at least one class', 'an empty file')
-    numbered = len(lines) > 1 and all(re.match(r'\s*\d+\s*[:;,\t)]', line) for line in lines)
-    check(not numbered, f'{path} should hold a name a line', f'numbers before them ({lines[0].strip()!r})',
-          'Leave the names alone.')
+    _check_lines(path, [line.strip() for line in lines])
     return '\n'.join(lines)
+
+def _check_lines(path: Path, lines: list[str]) -> None:
+    "A file of names holds nothing else: no numbers in order, no notes, no code"
+    first = re.match(r'\d+\s*[:;,)\s]', lines[0])
+    counted = [re.match(r'(\d+)\s|.*\s(\d+)$', line) for line in lines]
+    in_order = all(counted) and {int(m[1] or m[2]) - i for i, m in enumerate(counted)} in ({0}, {1})
+    numbered = in_order or all(re.match(r'\d+\s*[:;,\t)]|.*\t\d+$', line) for line in lines)
+    check(len(lines) < 2 or not numbered, f'{path} should hold a name a line',
+          f'numbers {"before" if first else "after"} them ({lines[0]!r})', 'Leave the names alone.')
+    note = next((line for line in lines if re.match(r'#\s|#!|//', line)), None)
+    check(note is None, f'{path} should hold a name a line', f'a note ({note!r})', 'Leave the names alone.')
+    quoted = all(len(line) > 1 and line[0] == line[-1] and line[0] in '\'"`' for line in lines)
+    code = len(lines) == 1 and lines[0][0] + lines[0][-1] in ('[]', '{}')
+    check(not quoted and not code, f'{path} should hold a name a line', repr(lines[0][:80]),
+          'Leave brackets and quotation marks out.')
 
 def _rows_of_text(text: str) -> list[list[str]]:
     "Words of each class, from the notation with commas and |"

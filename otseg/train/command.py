@@ -10,10 +10,9 @@ __all__ = ['USAGE', 'FOR_RUN', 'option_parser', 'check_named', 'main']
 # %% ../../nbs/06_train/06_command.ipynb #4a6b6730
 import argparse, os, re, sys, types, typing
 from functools import partial
-from pathlib import Path
 
 from ..core import InputError, check, command, say, unknown_name
-from ..data.layouts import LAYOUTS
+from ..data.layouts import check_known
 from ..model.config import check_places
 from .recipes import RECIPES, Recipe, describe_options, get_recipe, override
 
@@ -78,9 +77,7 @@ def check_named(
     data: str=None,  # Root of the data set; None = it needs none
 ) -> None:
     "Raise `InputError` where a data set, a folder or a file that a run names does not exist"
-    known = [*LAYOUTS, 'folder', 'toy']
-    if recipe.dataset not in known: raise unknown_name('data set', recipe.dataset, known)
-    check(data is None or Path(data).is_dir(), f'{data} should be the folder of a data set', 'no such folder', 'Check the path.')
+    check_known(recipe.dataset, data)
     for weights in (recipe.model.weights, recipe.model.text_weights): check_places(weights=weights)
     check_places(recipe.start)
 

@@ -33,7 +33,7 @@ from ..model.checkpoint import load_checkpoint
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab
 from ..show.charts import StyledFigure
-from ..show.figures import plot_demo, save_figure
+from ..show.figures import decoration, plot_demo, save_figure
 from .batches import Pictures, StepSampler, as_dataset, collate_pictures, loader_settings, read_batches, read_share
 from .processes import get_accelerator, held_by_all, is_sharded, joined, start_trackers
 from .recipes import Recipe, get_recipe
@@ -290,13 +290,11 @@ def _score(self: Trainer, done: int) -> Scores:
 def _draw(self: Trainer, model, done: int, scores):
     "The strip after so many steps"
     r = self.recipe
-    try:
+    with decoration(f'the strip of step {done}'):
         self.shown = self.shown or strip_pictures(self.eval_dataset, self.vocab, r.strip)
         note = f'{r.name}, {r.eval_split}, seed {r.seed}, step {done}. {scores}.'
         figure = plot_strip(model, self.shown, self.all_text, r, self.vocab, note)
         save_figure(figure, self.output/'strips'/f'step_{done:06d}.png', dpi=130)
-    except Exception as e:  # whatever goes wrong in a figure
-        warnings.warn(f'no strip of step {done} ({type(e).__name__}: {e}); training goes on', stacklevel=2)
 
 # %% ../../nbs/06_train/05_trainer.ipynb #9985ab74
 @patch

@@ -8,12 +8,13 @@ import pytest
 WORK = '''
 import sys, warnings
 from pathlib import Path
+from tqdm.auto import tqdm
 from otseg.core import command, say, InputError
 @command
 def work(fails):
     print('café 船 \\udcff'); say('船', file=sys.stderr)
     warnings.warn('天空')
-    for i in range(20000): print(i)
+    for i in tqdm(range(20000), desc='船'): print(i)
     Path(sys.argv[1]).write_text('whole', encoding='utf-8')
     print('written')
     if fails: raise InputError('船 should be a ship')

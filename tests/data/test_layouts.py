@@ -92,6 +92,7 @@ CHANGES = {
     'map': (lambda r: described(r, unseen=['sofa'], map={'0': 1, '1': 'road', '2': 2, '3': 3, '4': 3}),
             '`map` was nothing, now 0 -> 1, 1 -> 0, 4 -> 3'),
     'orientation': (lambda r: described(r, unseen=['sofa'], orientation='stored'), '`orientation` was nothing, now stored'),
+    'profile': (lambda r: described(r, unseen=['sofa'], profile='ignore'), '`profile` was nothing, now ignore'),
     'a list': (lambda r: lines(r/'train.txt', ['a', 'b']), '`pictures` were 4, now 2')}
 
 

@@ -219,6 +219,31 @@ def test_voc_renumbered(voc, numbers):
     assert 'mask' in check_dataset('voc12', root, ['val'], subset=True).splits[0].problems
 
 
+def test_palettes_renumbered_all_alike(folder):
+    "The files agree, and the numbers are wrong: of the colours of VOC the order is known; of others nothing is, but by `palette`"
+    names, drawn = [f'c{i}' for i in range(21)], [blocks([0, 15, 7], seed=i) for i in range(3)]
+    lut = np.zeros(256, np.uint8)
+    lut[[0, 15, 7]] = 0, 1, 2
+    files = [paletted(lut[m], [VOC_PALETTE[v] for v in (0, 15, 7)]) for m in drawn]
+    with pytest.warns(UserWarning, match='colours of VOC at other numbers.*1 has the colour of 15, 2 has the colour of 7'):
+        loaded(folder(files, names=names))
+    assert len(report(folder(names=names), 'moved')) == 3
+    root = folder(names=names, palette=VOC_PALETTE[:21])
+    assert all(np.array_equal(a, b) for a, b in zip(loaded(root), drawn, strict=True)) and not report(root)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('numbers, colours, rules', [
+    ([0, 1, 2], [0, 1, 2], {}), ([0, 1, 2], [0, 15, 7], {}), ([0, 2, 255], None, {}),
+    ([0, 1, 2], [0, 2, 1], dict(map={'0': 0, '1': 1, '2': 2})), ([0, 1, 2], [0, 1, 99], {})],
+    ids=['their own', 'beyond the names', 'with void', 'a map', 'others'])
+def test_palettes_without_a_sign_of_moving(folder, numbers, colours, rules):
+    "Four names: VOC's colours in order, or of classes that are not the first four, or with a map"
+    palette = [VOC_PALETTE[v] for v in colours] if colours else VOC_PALETTE
+    root = folder([paletted(blocks(numbers, seed=i), palette) for i in range(2)], **rules)
+    assert len(loaded(root)) == 2 and not report(root) & {'moved'}
+
+
 @pytest.mark.parametrize('as_palette', [False, True])
 def test_two_names_and_masks_for_the_eye(folder, as_palette):
     "0 and 255 alone: 255 would be ignored, and one class scored 100 %"

@@ -245,9 +245,12 @@ def test_what_is_behind_transparency(folder, mode, suffix):
 def test_pairs_from_a_data_set_of_one_s_own():
     "Pictures of Pillow are seen in the same way; one that is marked as turned is asked about"
     from otseg.train.batches import PairDataset
-    clear = Image.fromarray(np.dstack([photograph(), np.zeros((40, 60), np.uint8)]))
-    labels = Image.fromarray(quarters(40, 60))
-    assert (PairDataset([(clear, labels)], NAMES)[0]['image'] == 255).all()
+    cover = np.zeros((40, 60), np.uint8)
+    cover[20:] = 255
+    labels, half = Image.fromarray(quarters(40, 60)), Image.fromarray(np.dstack([photograph(), cover]))
+    assert (PairDataset([(half, labels)], NAMES)[0]['image'][:, :20] == 255).all()
+    empty = Image.fromarray(np.dstack([photograph(), cover * 0]))
+    with pytest.raises(InputError, match='picture 0 should have something to see'): PairDataset([(empty, labels)], NAMES)[0]
     turned = Image.fromarray(photograph())
     turned.getexif()[0x112] = 3
     with pytest.raises(InputError, match='picture 0 should be upright, got EXIF orientation 3'):
@@ -307,7 +310,8 @@ def textured(h=64, w=64):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.tif', '.webp'])
-@pytest.mark.parametrize('band', [lambda x: 255 - x[..., 0], lambda x: (.7 * x[..., 1] + 30).astype(np.uint8)])
+@pytest.mark.parametrize('band', [lambda x: 255 - x[..., 0], lambda x: (.7 * x[..., 1] + 30).astype(np.uint8),
+                                  lambda x: x[::-1, ::-1, 1].copy()], ids=['inverse', 'green', 'unrelated'])
 def test_near_infrared_is_no_transparency(folder, suffix, band):
     root, rgb = folder(), textured()
     pair(root, Image.fromarray(np.dstack([rgb, band(rgb)])), quarters(64, 64), suffix=suffix)
@@ -318,6 +322,33 @@ def test_near_infrared_is_no_transparency(folder, suffix, band):
     seen = load_dataset('folder', folder(alpha='drop'))[0]['image'].permute(1, 2, 0).numpy()
     assert np.array_equal(seen, rgb) and np.array_equal(load_photograph(path, alpha='drop'), rgb)
     assert not np.array_equal(load_photograph(path, alpha='over'), rgb)
+
+
+@pytest.mark.parametrize('top', [0, 3, 8])
+def test_a_band_that_lets_nothing_through(folder, top):
+    "Left empty by a program, or the numbers of classes: the picture would be white"
+    root, rgb = folder(), textured()
+    band = np.minimum(quarters(64, 64), top)
+    pair(root, Image.fromarray(np.dstack([rgb, band])), quarters(64, 64), suffix='.png')
+    for look in (lambda: load_dataset('folder', root)[0], lambda: load_photograph(root/'images/train/a.png')):
+        with pytest.raises(InputError, match='got a last band that lets nothing through.*"alpha": "drop"'): look()
+    assert 'lets nothing through' in str(check_dataset('folder', root, ['train']).to_dict())
+    assert np.array_equal(load_photograph(root/'images/train/a.png', alpha='drop'), rgb)
+    assert load_photograph(root/'images/train/a.png', alpha='over').min() >= 250
+
+
+@pytest.mark.parametrize('cover', ['fade', 'ring', 'veil', 'cut out'])
+def test_coverage_is_no_band(folder, cover):
+    "What fades smoothly, or is full and empty with soft edges, is transparency"
+    y, x = np.mgrid[:64, :64]
+    far = np.hypot(x - 32, y - 32)
+    band = {'fade': 4. * x, 'ring': 255 - 5.5 * far, 'veil': 90 + 0 * far, 'cut out': 255 * (24 - far)}[cover]
+    band = band.clip(0, 255).astype(np.uint8)
+    root = folder()
+    pair(root, Image.fromarray(np.dstack([textured(), band])), quarters(64, 64), suffix='.png')
+    seen = load_photograph(root/'images/train/a.png')
+    assert np.abs(seen - over_white(textured(), band)).max() <= 1
+    assert np.array_equal(load_dataset('folder', root)[0]['image'].permute(1, 2, 0), seen)
 
 
 def test_a_fourth_band_of_a_tiff(tmp_path):
@@ -344,6 +375,19 @@ def test_floats_of_another_range(tmp_path, top):
     for look in (load_photograph, read_picture):
         with pytest.raises(InputError, match=r'a\.tif with float values should lie in 0\.\.1'): look(tmp_path/'a.tif')
     with pytest.raises(InputError, match='should lie in 0..1'): load_photograph(x)
+
+
+def test_a_negative_of_sixteen_bits(tmp_path):
+    "A TIFF in which 0 is white: of 8 bits Pillow turns it round, of 16 it does not"
+    grey = np.arange(63, dtype=np.uint8).reshape(7, 9)
+    for deep, values in ((False, 255 - grey), (True, 65535 - grey.astype(np.uint16) * 257)):
+        Image.fromarray(values).save(buffer := io.BytesIO(), 'TIFF')
+        whole, entry = buffer.getvalue(), b'\x06\x01\x03\x00\x01\x00\x00\x00'
+        assert whole.count(entry + b'\1') == 1
+        (tmp_path/'a.tif').write_bytes(whole.replace(entry + b'\1', entry + b'\0'))
+        if not deep: assert np.array_equal(load_photograph(tmp_path/'a.tif')[..., 0], grey)
+        for look in (load_photograph, read_picture) if deep else ():
+            with pytest.raises(InputError, match='a TIFF of 16 bits in which 0 is white'): look(tmp_path/'a.tif')
 
 
 def test_whole_numbers_of_32_bits(tmp_path):

@@ -132,10 +132,16 @@ def test_links_are_followed(photos):
     assert code == 0 and '5 done now' in out and Path('out/link/d.png.mask.png').is_file() and not Path('out/round').exists(), err
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='links need rights on Windows')
 def test_what_is_no_picture_is_told(photos):
-    for name in ('x.heics', 'y.heics', 'notes.docx'): Path('in', name).write_bytes(b'x')
+    "What the walker of the data sets takes is taken, and what it leaves out is told with its reason"
+    for name in ('x.HEIC', 'y.heics', 'notes.docx', '._a.png'): Path('in', name).write_bytes(b'x')
+    Path('in/again').symlink_to(Path('in').resolve(), target_is_directory=True)
+    picture(Path('in/icon.ico'), size=(32, 32))
     code, out, err = ask('in', '--results', 'mask')
-    assert code == 0 and 'left out: 2 x .heics, 1 x .docx' in err
+    assert code == 0 and '4 done now' in out, out + err
+    assert ('note: left out: 1 hidden (._a.png); 2 in a format that is not read (x.HEIC, y.heics): convert to JPEG or PNG; '
+            '1 linked to a folder that is listed already (again/); 1 without the ending of a picture (notes.docx)') in err, err
 
 
 def test_a_foreign_exif_chunk(photos):
@@ -213,6 +219,24 @@ def test_again(photos):
     Path('out/other.png.mask.png').touch()
     code, out, err = ask('in', '--results', 'mask', '--overwrite')
     assert code == 2 and "should hold results of these pictures alone, to ask anew" in err and 'other.png.mask.png' in err
+
+
+def test_done_again_whatever_the_clock_says(photos):
+    "Results of a time to come are no reason to leave a picture as it is"
+    assert ask('in', '--results', 'mask')[0] == 0
+    for path in Path('out').iterdir(): os.utime(path, (4e9, 4e9))
+    before = Path('out/a.png.mask.png').read_bytes()
+    Path('out/a.png.mask.png').write_bytes(b'earlier')
+    os.utime('out/a.png.mask.png', (4e9, 4e9))
+    code, out, err = ask('in', '--results', 'mask', '--overwrite')
+    assert code == 0 and '3 done now' in out and Path('out/a.png.mask.png').read_bytes() == before, err
+    assert '3 done earlier' in ask('in', '--results', 'mask')[1]
+
+
+def test_a_folder_in_the_place_of_a_result(photos):
+    Path('out/b.png.mask.png').mkdir(parents=True)
+    code, out, err = ask('in', '--results', 'mask')
+    assert code == 1 and '2 done now' in out and 'b.png.mask.png should be a file' in err and 'Traceback' not in err, err
 
 
 def test_two_pictures_of_one_name_are_not_taken_for_one(photos):
