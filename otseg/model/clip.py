@@ -6,9 +6,9 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 
 # %% auto #0
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
-           'hub_reachable', 'load_clip', 'resize_positions', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer',
-           'cut_texts', 'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings',
-           'mean_words', 'encode_words', 'encode_vocab']
+           'hub_reachable', 'weights_bytes', 'load_clip', 'resize_positions', 'ImageEncoder', 'WordTokenizer',
+           'get_tokenizer', 'cut_texts', 'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder',
+           'text_embeddings', 'mean_words', 'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
@@ -31,9 +31,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import InputError, asset_path, atomic_path, check, check_finite, l2_normalize
+from ..core import PARSE_ERRORS, InputError, asset_path, atomic_path, check, check_finite, l2_normalize
 from ..core import machine_fault, naming, read_json, seeded, unknown_name
-from .config import PACKAGED, OTSegConfig, called, clip_config, names_file
+from .config import OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file, world_line
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/02_clip.ipynb #af8466ae
@@ -45,11 +45,14 @@ def _build(clip, what: str, make, seed: int) -> nn.Module:
     except RuntimeError as e: raise InputError(f'{whose} should build {what}, got {" ".join(str(e).split())}.') from e
     with seeded(seed): return make()
 
+def _parts(clip, **changes) -> dict:
+    "What both towers are built from; `changes` to the description"
+    cfg = clip_config(clip)['model_cfg'] | changes
+    return {k: v for k, v in cfg.items() if k in ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')}
+
 def _random_clip(clip, seed: int, **changes) -> CLIP:
     "Both towers with random weights; `changes` to its description"
-    cfg = clip_config(clip)['model_cfg'] | changes
-    known = {k: v for k, v in cfg.items() if k in ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')}
-    return _build(clip, 'a CLIP', lambda: CLIP(**known), seed)
+    return _build(clip, 'a CLIP', lambda: CLIP(**_parts(clip, **changes)), seed)
 
 # %% ../../nbs/02_model/02_clip.ipynb #3d3df7b5
 def build_visual(
@@ -258,11 +261,27 @@ def _cached_file(cfg: dict) -> str | None:
     found = (try_to_load_from_cache(repo, f) for f in names) if repo else ()
     return next((f for f in found if isinstance(f, str)), None)
 
+def weights_bytes(
+    clip: str | dict,  # Architecture, as in `clip_config`
+    half: bool=False,  # As OpenAI publishes CLIP: matrices in 16 bits, embeddings and norms in 32
+) -> int | None:
+    "Size of a file of its weights by its parameters, 32 bits each; None where it cannot be built here"
+    try:
+        with torch.device('meta'): model = CLIP(**_parts(clip))
+    except (*PARSE_ERRORS, RuntimeError): return None
+    def size(name, p): return 2 if half and p.ndim > 1 and 'embedding' not in name else 4
+    return sum(size(name, p) * p.numel() for name, p in model.named_parameters())
+
+def _about(size: int | None) -> str: return f' (about {size / 1e6:,.0f} MB)' if size else ''
+
+_HINT = 'On a machine with network, fetch {}, put it into any folder and name it: --weights FILE, in Python weights="FILE".'
+
 def _fetch_hint(clip, tag) -> str:
-    "Which file to fetch, and how to name it, when a tag cannot be downloaded"
-    cfg = open_clip.get_pretrained_cfg(clip, tag) or {}
-    source = cfg.get('url') or f"https://huggingface.co/{cfg.get('hf_hub', '').rstrip('/')}"
-    return f'On a machine with network, fetch {source} and give the path of the file as the weights (--weights FILE).'
+    "Which file to fetch, how large it is, and how to name it, when a tag cannot be downloaded"
+    cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
+    repo, _, name = cfg.get('hf_hub', '').rpartition('/')
+    source = cfg.get('url') or f'{name or _HUB_FILES[0]} from https://huggingface.co/{repo}'
+    return _HINT.format(source + _about(weights_bytes(clip, half=tag == 'openai' and 'url' in cfg)))
 
 # %% ../../nbs/02_model/02_clip.ipynb #c467a608
 def _fetched(repo: str, name: str) -> Path | None:
@@ -275,8 +294,7 @@ def _fetched(repo: str, name: str) -> Path | None:
 def _hub_file(repo: str) -> Path:
     "open_clip's file in a repository of the Hub, from the cache where the Hub cannot be reached"
     expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
-    hint = (f'On a machine with network, fetch {_HUB_FILES[0]} from https://huggingface.co/{repo} '
-            'and give the path of the file as the weights (--weights FILE).')
+    hint = _HINT.format(f'{_HUB_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
         cached = _cached_file(dict(hf_hub=f'{repo}/'))
         check(cached, expected, 'neither', hint)
@@ -443,8 +461,9 @@ class WordTokenizer:
     def __init__(self,
         words: list[str],        # Known words, in the order of their ids
         context_length: int=16,  # Tokens per sentence, start and end included
+        about: str='',           # What the world of these words is, a sentence for who uses others
     ):
-        self.words, self.context_length = list(words), context_length
+        self.words, self.context_length, self.about = list(words), context_length, about
         self.ids = {w: i + 2 for i, w in enumerate(self.words)}
         self.end = len(self.words) + 2
 
@@ -464,7 +483,7 @@ class WordTokenizer:
             words = self.split(text)
             unknown = [w for w in words if w not in self.ids]
             check(not unknown, f'{text!r} should use words that this CLIP learned',
-                  f'{", ".join(map(repr, unknown))}', f'Known: {", ".join(self.words)}.')
+                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {", ".join(self.words)}.'.lstrip())
             check(len(words) + 2 <= self.context_length,
                   f'{text!r} should have at most {self.context_length - 2} words', len(words))
             row[:len(words) + 2] = torch.tensor([1, *(self.ids[w] for w in words), self.end])
@@ -478,7 +497,8 @@ def get_tokenizer(
     cfg = clip_config(clip)
     if cfg['words']:
         with naming(f'the description of {called(clip)}', 'tell the length of a sentence'):
-            return WordTokenizer(cfg['words'], int(cfg['model_cfg']['text_cfg']['context_length']))
+            about = f'{world_line(cfg)} {OTHERWISE}' if cfg['world'] else ''
+            return WordTokenizer(cfg['words'], int(cfg['model_cfg']['text_cfg']['context_length']), about)
     check(isinstance(clip, str), 'a custom CLIP should list its `words`, or be named', 'neither',
           'Add "words" to its description.')
     return open_clip.get_tokenizer(clip)
