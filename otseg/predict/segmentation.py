@@ -25,6 +25,7 @@ from torch import Tensor
 from ..core import atomic_path, check, check_fresh, check_output, unknown_name, write_json
 from ..model.vocab import Vocab, fill_templates
 from ..data.pictures import picture_pixels
+from ..evaluate.labels import LabelRules, row_scores
 from ..evaluate.windows import SlidingOutput
 from .words import result_path, split_results
 
@@ -184,6 +185,8 @@ class Segmentation:
     words: dict | None=None                # Class -> its synonyms; None = each class is called by its name alone
     background: bool=False                 # Is the last class the background?
     name: str='picture'                    # Of the picture's file: its results are named after it
+    rules: LabelRules=LabelRules()         # How scores of words become scores of classes, and those labels
+    guide: Tensor | None=None              # The picture as the model saw it, (1, 3, h, w), where it refines the scores
 
     @property
     def classes(self) -> list[str]: return list(self.vocab.names)
@@ -217,27 +220,31 @@ class Segmentation:
 
     # scores
 
-    def _fold(self, maps):
-        "Rows of the background, where there is one, become the largest of them"
-        k = len(self.vocab)
-        return torch.cat([maps[:k - 1], maps[k - 1:].amax(0, keepdim=True)]) if self.background else maps
+    def _fold(self, rows):
+        "Scores of the classes, (k, h, w): of several rows the largest; of cosines a softmax over all rows"
+        return self.rules.class_scores(rows, len(self.vocab))[0]
 
     def _mask_probs(self, classes=slice(None)):
         s = self.scoring
         return self.output.mask_probs(blend=s.blend, seen=s.seen, seen_penalty=s.seen_penalty, classes=classes)
 
     def _enlarge(self, maps):
-        return F.interpolate(maps, size=self.labels.shape, mode='bilinear', align_corners=False)[0]
+        return F.interpolate(maps, size=self.labels.shape, mode='bilinear', align_corners=False)
+
+    def _rows(self):
+        "Scores of all rows at the picture's size"
+        if not self.rules.refine: return self._enlarge(self._mask_probs())
+        return torch.cat([*row_scores(self.output, self.rules, self.labels.shape, self.guide, **self.scoring._asdict())], 1)
 
     @cached_property
     def maps(self) -> Float[Tensor, "k h w"]:
-        "Scores at working size"
-        return self._fold(self._mask_probs()[0])
+        "Scores at working size, not refined"
+        return self._fold(self._mask_probs())
 
     @cached_property
     def probs(self) -> Float[Tensor, "k H W"]:
-        "Scores at the picture's size: mask probabilities less the seen penalty; they need not add up to 1"
-        return self._fold(self._enlarge(self._mask_probs()))
+        "Scores at the picture's size: mask probabilities less the seen penalty, which need not add up to 1; or of CLIP a softmax"
+        return self._fold(self._rows())
 
     # text prompts and their maps
 
@@ -277,7 +284,9 @@ class Segmentation:
     ) -> ClassMaps:
         "Scores and prompt maps of one class, without those of the others"
         shares, *layers = self.prompt_map_layers(name).values()
-        probs = self._enlarge(self._mask_probs([self.index(name)]))[0]
+        i, r = self.index(name), self.rules
+        alone = r.logit_scale is None and r.row_class is None and not r.refine  # else the others have a say
+        probs = self._enlarge(self._mask_probs([i]))[0, 0] if alone else self.probs[i]
         return ClassMaps(probs, shares, tuple(layers))
 
     # for others
