@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/02_model/config.html.md"""
 
 # %% auto #0
 __all__ = ['PACKAGED', 'OTHERWISE', 'PUBLISHED', 'PRECISIONS', 'TRAINING_FREE', 'ENDINGS', 'called', 'clip_config', 'world_line',
-           'OTSegConfig', 'check_precision', 'check_training_free', 'run_checkpoints', 'is_hub_id', 'is_packaged',
-           'local_checkpoint', 'names_file', 'check_places']
+           'OTSegConfig', 'precision_of', 'check_precision', 'check_training_free', 'run_checkpoints', 'is_hub_id',
+           'is_packaged', 'local_checkpoint', 'names_file', 'check_places']
 
 # %% ../../nbs/02_model/01_config.ipynb #dbba99c2
 import copy, re
@@ -73,7 +73,7 @@ def clip_config(
     return _checked(dict(image_mean=CLIP_MEAN, image_std=CLIP_STD, words=None, world=None) | cfg, whose)
 
 # %% ../../nbs/02_model/01_config.ipynb #cf910002
-OTHERWISE = 'Photographs and any other words are for CLIP as it is: --checkpoint clip, in Python Segmenter.from_pretrained("clip").'
+OTHERWISE = 'For photographs, and any words, take CLIP as it is: --checkpoint clip, in Python Segmenter.from_pretrained("clip").'
 
 def world_line(
     described: dict,  # As from `clip_config`, with a `world`
@@ -141,6 +141,14 @@ PUBLISHED = dict(focal_weight=100., dice_weight=1.)  # lambda_fc and lambda_dc o
 # %% ../../nbs/02_model/01_config.ipynb #cfb77301
 PRECISIONS = 'no', 'bf16', 'fp16'  # "no" = float32
 TRAINING_FREE = 'vanilla', 'maskclip', 'sclip', 'kk', 'naclip', 'clearclip'  # rules of `model.dense`
+
+def precision_of(
+    name: str,  # One of `PRECISIONS`, or fp32, the other word for "no"
+) -> str:
+    "A number format, checked"
+    name = 'no' if name == 'fp32' else name
+    check_precision(name)
+    return name
 
 def check_precision(
     name: str,  # One of `PRECISIONS`

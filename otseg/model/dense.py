@@ -148,7 +148,7 @@ class TrainingFree(nn.Module):
             if maps:
                 each = text / (text.shape[1] * mean.norm(dim=-1)[:, None, None])
                 shares = einsum(tokens, each, 'b d h w, k n d -> b k n h w')
-        return OTSegOutput(scores, scores, (), shares, tuple(size or tokens.shape[-2:]), crop)
+        return OTSegOutput(scores, scores, (), shares, tuple(size or tokens.shape[-2:]), crop, logits=False)
 
     def transported(self, tokens, text, chunk, maps):
         "Score map of MPS in units of the cosine, (b, k, h, w), and its prompt maps (b, k, n, h, w)"

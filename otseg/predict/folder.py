@@ -300,19 +300,23 @@ class Task(NamedTuple):
 def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     "What a folder of results is an answer to, for JSON"
     q, vocab, c = task.question, task.question.vocab, task.segmenter.model.config
-    if checkpoint == 'clip': told = dict(clip=c.clip, sha256=weights_id(c.clip, c.weights), checkpoint='clip')
+    if checkpoint == 'clip':
+        told = dict(clip=c.clip, dense=task.segmenter.model.dense, sha256=weights_id(c.clip, c.weights), checkpoint='clip')
     else:
         folder = find_checkpoint(checkpoint)
         told = dict(sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
     prompts = dict(text_prompts=vocab.texts()) if vocab.text_prompts else dict(templates=list(vocab.templates))
-    rest = q.level if q.level is not None else q.background or None
+    rest = ([q.level] if q.level is not None else []) + ['|'.join(row) for row in q.rest.values()]
+    rest = rest[0] if rest == [q.level] else rest or None
+    after = dict(synonyms='max' if q.means is not None else None, logit_scale=q.rules.logit_scale, area=q.rules.area,
+                 refine=q.rules.refine or None)
     where = dict(folder=str(pictures.folder.resolve())) if pictures.folder else dict(
         folder=None, pictures={n: str(p.resolve()) for n, p in pictures.paths.items()})
     words, scoring = {k: list(v) for k, v in q.words.items() if v != (k,)}, task.scoring
     return dict(classes=list(vocab.names), unseen=list(vocab.unseen_names), words=words, **prompts, background=rest,
                 precision=task.segmenter.precision, size=task.prepare.size, blend=scoring.blend,
                 seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of,
-                **task.reading, **where, **told)
+                **{k: v for k, v in after.items() if v is not None}, **task.reading, **where, **told)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #990a69da
 WRITERS = 2      # threads
@@ -498,10 +502,15 @@ def predict_folder(
     checkpoint: str='toy', # Checkpoint or run folder, "toy", or a Hub id
     weights: str=None,     # CLIP weights, where the recorded ones are not to be found; of "clip", those that it takes
     clip: str=None,        # Of "clip": its architecture, as in `load_clip`; None = OpenAI's ViT-B/16
+    dense: str=None,       # Of "clip": rule of its last block, as in `TrainingFree`; None = naclip
     precision: str='no',   # Of the model: "no" (float32), "bf16", "fp16"
     size: int=None,        # Short side that pictures are resized to; None = as in training
     blend: float=None,     # 1 decoder, 0 score map; None = as in training
     seen_penalty: float=None, # None = as in training
+    synonyms: str='mean',  # As in `Segmenter.predict`, as the next three
+    logit_scale: float=None,
+    area: float=None,
+    refine: int=0,
     results=None,          # Some of "mask,overlay,prompts,json"; None = all
     prompts_of: str=None,  # Class whose prompt maps are drawn; None = of each picture the one with the largest area
     alpha: str='',         # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
@@ -520,8 +529,11 @@ def predict_folder(
     output, kinds, processes = Path(output), split_results(results), Processes(timeout)
     made = []
     def task():
-        seg = Segmenter.from_pretrained(checkpoint, weights=weights, clip=clip, device=processes.device, precision=precision)
-        prepare, question = Preparation(seg.preprocess, size, seg.patch), seg.question(classes, templates, background)
+        seg = Segmenter.from_pretrained(checkpoint, weights=weights, clip=clip, dense=dense, device=processes.device,
+                                         precision=precision)
+        prepare = Preparation(seg.preprocess, size, seg.patch)
+        question = seg.question(classes, templates, background, synonyms=synonyms, logit_scale=logit_scale, area=area,
+                                refine=refine)
         check(prompts_of is None or prompts_of in question.words, 'the class whose prompt maps are drawn should be asked for',
               repr(prompts_of), f'Choose from {", ".join(question.words)}.')
         made.append(Task(seg, question, seg.scoring(blend, seen_penalty, question.seen), prepare, output, kinds, prompts_of,

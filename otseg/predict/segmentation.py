@@ -27,6 +27,7 @@ from torch import Tensor
 from ..core import atomic_path, check, check_fresh, check_output, unknown_name, write_json
 from ..model.vocab import Vocab, fill_templates
 from ..data.pictures import picture_pixels
+from ..evaluate.labels import LabelRules, row_scores
 from ..evaluate.windows import SlidingOutput
 from .words import result_path, split_results
 
@@ -185,7 +186,7 @@ class Scoring(NamedTuple):
     seen_penalty: float=.1     # By how much
 
 # %% ../../nbs/07_predict/01_segmentation.ipynb #d3a10004
-SAMPLED = 4096  # pixels of a class whose scores are averaged, evenly spread over it
+SAMPLED = 1024  # pixels of a class whose scores are averaged, evenly spread over it
 
 def bilinear_at(
     maps: Float[Tensor, "r h w"],  # At working size
@@ -217,6 +218,8 @@ class Segmentation:
     words: dict | None=None                # Class -> its synonyms; None = each class is called by its name alone
     background: bool=False                 # Is the last class the background?
     name: str='picture'                    # Of the picture's file: its results are named after it
+    rules: LabelRules=LabelRules()         # How scores of words become scores of classes, and those labels
+    guide: Tensor | None=None              # The picture as the model saw it, (1, 3, h, w), where it refines the scores
     warnings: tuple=()                     # Why the answer should not be trusted, in words
     described: Callable | None=None        # Gives the model and the settings that the answer is from, as JSON holds them
 
@@ -249,54 +252,58 @@ class Segmentation:
 
     def found(self) -> list[dict]:
         "The classes that occur, largest first, as JSON holds them"
-        def told(i, pixels):
+        found, places = [], {}
+        for i, n in ((i, n) for i, n in self._pixels() if n):
             mask = self.labels == i
-            return dict(name=self.classes[i], index=i, pixels=pixels, share=round(pixels / mask.size, 6), box=mask_box(mask),
-                        score=self._mean_score(i, mask), unseen=i in self.vocab.unseen, colour=[*map(int, self.vocab.palette[i])])
-        return [told(i, n) for i, n in self._pixels() if n]
+            places[i] = np.flatnonzero(mask)[np.linspace(0, n - 1, min(n, SAMPLED)).round().astype(int)]
+            found.append(dict(name=self.classes[i], index=i, pixels=n, share=round(n / mask.size, 6), box=mask_box(mask),
+                              unseen=i in self.vocab.unseen, colour=[*map(int, self.vocab.palette[i])]))
+        return [f | dict(score=score) for f, score in zip(found, self._mean_scores(places))]
 
     def to_dict(self) -> dict:
         "What JSON holds of the answer"
         words = {k: list(v) for k, v in (self.words or {}).items() if v != (k,)}
         prompts = dict(text_prompts=self.vocab.texts()) if self.vocab.text_prompts else dict(templates=list(self.vocab.templates))
-        told = self.described() if self.described else {}
         return dict(picture=self.name, size=list(self.labels.shape), classes=self.classes, unseen=list(self.vocab.unseen_names),
                     words=words, background=self.background, areas=self.areas(), found=self.found(), **prompts,
-                    warnings=list(self.warnings), **told)
+                    warnings=list(self.warnings), **(self.described() if self.described else {}))
 
     # scores
 
-    def _mean_score(self, i, mask):
-        "Mean score of a class over its pixels, over `SAMPLED` of them where there are more; None where there are no scores"
-        if self.output is None: return None
-        at = np.flatnonzero(mask)
-        at = torch.from_numpy(at[np.linspace(0, len(at) - 1, min(len(at), SAMPLED)).round().astype(int)])
-        of_rest = self.background and i == len(self.classes) - 1
-        rows = [*range(i, self.output.n_classes)] if of_rest else [i]
-        scores = bilinear_at(self._mask_probs(rows)[0].float(), mask.shape, at // mask.shape[1], at % mask.shape[1])
-        return round(float(scores.amax(0).mean()), 6)
+    def _mean_scores(self, places):
+        "Mean score at some pixels of each class, {class: their numbers}, before scores are refined; None where there are none"
+        if self.output is None: return [None] * len(places)
+        at, width = torch.from_numpy(np.concatenate([*places.values()])), self.labels.shape[1]
+        parts = [bilinear_at(self._mask_probs(rows)[0], self.labels.shape, at // width, at % width)
+                 for rows in torch.arange(self.output.n_classes).split(FEW)]
+        scores = self._fold(torch.cat(parts)[None, :, None])[:, 0].split([len(x) for x in places.values()], 1)
+        return [round(float(s[i].mean()), 6) for i, s in zip(places, scores)]
 
-    def _fold(self, maps):
-        "Rows of the background, where there is one, become the largest of them"
-        k = len(self.vocab)
-        return torch.cat([maps[:k - 1], maps[k - 1:].amax(0, keepdim=True)]) if self.background else maps
+    def _fold(self, rows):
+        "Scores of the classes, (k, h, w): of several rows the largest; of cosines a softmax over all rows"
+        return self.rules.class_scores(rows, len(self.vocab))[0]
 
     def _mask_probs(self, classes=slice(None)):
         s = self.scoring
         return self.output.mask_probs(blend=s.blend, seen=s.seen, seen_penalty=s.seen_penalty, classes=classes)
 
     def _enlarge(self, maps):
-        return F.interpolate(maps, size=self.labels.shape, mode='bilinear', align_corners=False)[0]
+        return F.interpolate(maps, size=self.labels.shape, mode='bilinear', align_corners=False)
+
+    def _rows(self):
+        "Scores of all rows at the picture's size"
+        if not self.rules.refine: return self._enlarge(self._mask_probs())
+        return torch.cat([*row_scores(self.output, self.rules, self.labels.shape, self.guide, **self.scoring._asdict())], 1)
 
     @cached_property
     def maps(self) -> Float[Tensor, "k h w"]:
-        "Scores at working size"
-        return self._fold(self._mask_probs()[0])
+        "Scores at working size, not refined"
+        return self._fold(self._mask_probs())
 
     @cached_property
     def probs(self) -> Float[Tensor, "k H W"]:
-        "Scores at the picture's size: mask probabilities less the seen penalty; they need not add up to 1"
-        return self._fold(self._enlarge(self._mask_probs()))
+        "Scores at the picture's size: mask probabilities less the seen penalty, which need not add up to 1; or of CLIP a softmax"
+        return self._fold(self._rows())
 
     # text prompts and their maps
 
@@ -336,7 +343,9 @@ class Segmentation:
     ) -> ClassMaps:
         "Scores and prompt maps of one class, without those of the others"
         shares, *layers = self.prompt_map_layers(name).values()
-        probs = self._enlarge(self._mask_probs([self.index(name)]))[0]
+        i, r = self.index(name), self.rules
+        alone = r.logit_scale is None and r.row_class is None and not r.refine  # else the others have a say
+        probs = self._enlarge(self._mask_probs([i]))[0, 0] if alone else self.probs[i]
         return ClassMaps(probs, shares, tuple(layers))
 
     # for others
