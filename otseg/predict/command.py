@@ -113,7 +113,13 @@ def tell(
     output: Path,
 ) -> None:
     "What became of the pictures, in lines"
-    for name, line in result.lines.items(): say(f'{name}: {line} -> {result_path(output, name, "json").with_suffix(".*")}')
+    doubtful = {name for names in result.doubts.values() for name in names}
+    for name, line in result.lines.items():
+        marked = ' (not to be trusted: see the warning)' * (name in doubtful)
+        say(f'{name}: {line}{marked} -> {result_path(output, name, "json").with_suffix(".*")}')
+    for why, names in result.doubts.items():
+        told = ', '.join(names[:3]) + f' and {len(names) - 3} more' * (len(names) > 3)
+        say(f'warning: {told}: {why}', file=sys.stderr)
     for note in result.notes: say(f'note: {note}', file=sys.stderr)
     if result.others:
         told = ', '.join(f'{n} x {ending}' for ending, n in result.others.items())

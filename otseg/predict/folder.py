@@ -328,8 +328,8 @@ def _ends_all(error: Exception) -> bool:
     return not isinstance(error, torch.OutOfMemoryError) and re.search(r'CUDA error|device-side assert', str(error)) is not None
 
 class Share:
-    "What one process has done: a line for each picture, why some have no result, and what could not be drawn"
-    def __init__(self): self.done, self.bad, self.notes = {}, {}, []
+    "What one process has done: a line for each picture, why some have no result or a doubtful one, and what could not be drawn"
+    def __init__(self): self.done, self.bad, self.notes, self.doubts = {}, {}, [], {}
 
     @contextlib.contextmanager
     def about(self, name: str):
@@ -383,13 +383,13 @@ def _answers(task: Task, items: list[dict], share: Share, names: list[str], batc
         with share.about(name): [found[i]] = ask([x], 1)
     return found
 
-def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str]:
-    "Label a picture and write its results: what could not be drawn, and its areas"
+def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str, tuple]:
+    "Label a picture and write its results: what could not be drawn, its areas, and why they should not be trusted"
     picture = item['picture'].numpy() if item['picture'] is not None else None
     if picture is None and {'prompts', 'overlay'} & {*task.kinds}: picture = task.read(path)
     s = task.segmenter.segment(item['x'], tuple(item['size']), task.question, task.scoring, picture=picture, name=name,
                                output=output)
-    return write_results(s, task.output, name, task.kinds, task.prompts_of), _line(s) if line else ''
+    return write_results(s, task.output, name, task.kinds, task.prompts_of), _line(s) if line else '', s.warnings
 
 def work(
     task: Task,
@@ -405,7 +405,10 @@ def work(
     share, names, waiting, p = Share(), [*paths], deque(), task.segmenter.preprocess
     def finish():
         name, written = waiting.popleft()
-        with share.about(name): notes, share.done[name] = written.result(); share.notes += notes
+        with share.about(name):
+            notes, share.done[name], doubts = written.result()
+            share.notes += notes
+            if doubts: share.doubts[name] = doubts
     def count(size): return math.prod(len(window_starts(s, p.window, p.stride)) for s in size)
     with ThreadPoolExecutor(WRITERS) as pool:
         for group in together(items, p.window, count, batch_size, most):
@@ -428,6 +431,7 @@ class FolderResult(NamedTuple):
     seconds: float  # From the first picture to the last
     lines: dict     # Picture -> the areas of its classes in words, where there are few
     notes: list     # What could not be drawn
+    doubts: dict    # Why an answer should not be trusted -> the pictures
     others: dict    # Ending -> how many files of the folder have it and are no pictures
     trace: str | None = None  # Of the first error that nobody has foreseen
 
@@ -473,13 +477,15 @@ FEW_LINES = 20  # pictures of which a line each is told
 
 def _add_up(processes: Processes, share: Share, pictures: Pictures, todo: int, began: float) -> FolderResult:
     "What all processes have done"
-    shares = processes.gather((share.done, share.bad, share.notes))
-    bad = {n: t for _, b, _ in shares for n, t in sorted(b.items())}
-    lines = {n: line for d, _, _ in shares for n, line in d.items() if line}
-    return FolderResult(done=sum(len(d) for d, _, _ in shares), before=len(pictures.paths) - todo,
+    shares = processes.gather((share.done, share.bad, share.notes, share.doubts))
+    bad = {n: t for _, b, *_ in shares for n, t in sorted(b.items())}
+    lines, doubts = {n: line for d, *_ in shares for n, line in d.items() if line}, {}
+    for n, reasons in sorted(pair for *_, d in shares for pair in d.items()):
+        for why in reasons: doubts.setdefault(why, []).append(n)
+    return FolderResult(done=sum(len(d) for d, *_ in shares), before=len(pictures.paths) - todo,
                         skipped={n: t.why for n, t in sorted(bad.items())}, seconds=time.perf_counter() - began,
-                        lines=dict(sorted(lines.items())), notes=sorted(n for *_, notes in shares for n in notes),
-                        others=pictures.others, trace=next((t.trace for t in bad.values() if t.trace), None))
+                        lines=dict(sorted(lines.items())), notes=sorted(n for *_, notes, _ in shares for n in notes),
+                        doubts=doubts, others=pictures.others, trace=next((t.trace for t in bad.values() if t.trace), None))
 
 def _note_skipped(output: Path, result: FolderResult, skip_bad: int) -> None:
     "List what has no result"

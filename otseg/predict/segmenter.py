@@ -9,7 +9,9 @@ __all__ = ['LONGEST', 'MOST_PIXELS', 'LOGIT_SCALE', 'SETTINGS', 'UNSAID', 'Quest
            'Segmenter', 'fold_labels']
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #c1d5722a
+import re, warnings
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +24,15 @@ from ..core import InputError, best_device, check, naming, unknown_name
 from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
 from ..model.otseg import OTSeg
 from ..model.dense import TrainingFree
-from ..model.config import OTSegConfig, check_precision, clip_config
+from ..model.config import OTHERWISE, OTSegConfig, check_precision, clip_config, world_line
 from ..model.vocab import Vocab, vocab_of
 from ..data.transforms import Preprocess
 from ..evaluate.labels import LabelRules, class_labels
 from ..evaluate.windows import SlidingOutput, predict_windows
 from .words import check_after, split_background, split_words
 from .segmentation import FEW, Scoring, Segmentation, WholePicture, load_photograph
-from ..model.clip import encode_vocab, encode_words, mean_words
+from ..model.clip import encode_vocab, encode_words, is_random, mean_words, weights_id
+from ..model.world import world_of
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #a6d58590
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Question:
     rules: LabelRules = LabelRules()  # How scores become labels
     means: Float[Tensor, "c n d"] | None = None  # The mean of the words of each class, where `text` has a row for each word
     rest: dict = field(default_factory=dict)     # Words of the background
+    doubts: tuple = ()                           # Why answers to it should not be trusted, in words
 
     @property
     def class_text(self) -> Float[Tensor, "k n d"]:
@@ -151,6 +155,7 @@ class Segmenter(HubModel):
         self.blend, self.seen_penalty, self.setting, self.info = blend, seen_penalty, setting, dict(info or {})
         self.templates = '6'  # where neither a question nor the training names any
         self.logit_scale = LOGIT_SCALE if isinstance(model, TrainingFree) else None
+        self.checkpoint, self.world = None, world_of(c.clip)  # the folder that it is from, and what strangers are to its CLIP
         self.scoring()  # which checks them
 
     @classmethod
@@ -170,12 +175,14 @@ class Segmenter(HubModel):
         for what, given in (('an architecture', clip), ('a rule of the last block', dense)):
             check(name == 'clip' or given is None, f'{what} should be named for "clip" alone', f'{given} with {name}')
         if name == 'clip':
-            return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', dense=dense or 'naclip', device=device,
-                                 precision=precision)
+            return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', dense=dense or 'naclip',
+                                 device=device, precision=precision)
         checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
-            return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
-                       **stored_settings(checkpoint.info, checkpoint.model.config))
+            seg = cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
+                      **stored_settings(checkpoint.info, checkpoint.model.config))
+        seg.checkpoint = checkpoint.folder
+        return seg
 
     @classmethod
     def from_clip(cls,
@@ -251,6 +258,74 @@ def card_facts(self: Segmenter) -> dict[str, str]:
     return facts | {'text prompts per class': str(self.vocab.n_prompts),
                     'classes with labels': ', '.join(self.vocab.seen_names),
                     'classes without any': ', '.join(self.vocab.unseen_names) or 'none'}
+
+# %% ../../nbs/07_predict/02_segmenter.ipynb #5a9e0002
+def _drawn(self) -> dict | None:
+    "The small world that a model has seen alone: that of its CLIP, or of its training"
+    own = clip_config(self.model.config.clip)
+    if own['world']: return own
+    trained = (self.info.get('recipe') or {}).get('dataset')
+    return clip_config(trained) if trained == 'toy' else None
+
+@patch(as_prop=True)
+def nature(self: Segmenter) -> str:
+    "What the model is and what it knows, in a sentence or two"
+    c, drawn, recipe = self.model.config, _drawn(self), self.info.get('recipe') or {}
+    clip = c.clip if isinstance(c.clip, str) else 'a CLIP of its own'
+    trained = f', trained on {recipe["dataset"]} ({self.setting})' if recipe.get('dataset') else ', trained'
+    model = f'CLIP without training, {clip}' if isinstance(self.model, TrainingFree) else f'OTSeg on {clip}{trained}'
+    if is_random(c.weights): return f'{model}, from random weights: what it says means nothing.'
+    if drawn: return f'{model}. {world_line(drawn)}'
+    return f'{model}: for photographs, and any words.'
+
+@patch
+def word_doubts(self: Segmenter,
+    words: list[str],  # That are asked for
+) -> tuple[str, ...]:
+    "Why the answer for them should not be trusted; nothing where no reason is known"
+    drawn = _drawn(self)
+    if drawn is None: return ()
+    own = {n.casefold() for n in (*drawn['world']['names'], *(self.vocab.names if self.vocab else ()))}
+    known = {w for n in own for w in n.split()}
+    strange = [w for w in words if w.casefold() not in own and not known & {*re.findall(r'[^\W_]+', w.casefold())}]
+    if not strange: return ()
+    return (f'{", ".join(map(repr, strange))}: no such thing in what it has seen. {world_line(drawn)} {OTHERWISE}',)
+
+@patch
+def picture_doubts(self: Segmenter,
+    x: Float[Tensor, "3 h w"],   # As `Preparation` makes it
+) -> tuple[str, ...]:
+    "Why the answer for this picture should not be trusted; nothing where no reason is known"
+    if self.world is None: return ()
+    strange = self.world.strangeness(self.model.image_encoder, x[None].to(self.device)).item()
+    if strange <= 1: return ()
+    told = 'This picture is a stranger to the model, and its names for it mean nothing.'
+    return (f'{told} {world_line(_drawn(self))} {OTHERWISE}',)
+
+# %% ../../nbs/07_predict/02_segmenter.ipynb #5a9e0003
+@patch
+def facts(self: Segmenter) -> dict:
+    "Kind of model, what it knows, where it is from and the SHA-256 of its weights, for JSON"
+    c, free = self.model.config, isinstance(self.model, TrainingFree)
+    of = dict(dense=self.model.dense, join=self.model.text_prompts) if free else dict(
+        checkpoint=self.checkpoint and str(self.checkpoint), attention=c.attention, setting=self.setting)
+    if self.checkpoint: of['sha256'] = weights_id('', self.checkpoint/'model.safetensors').removeprefix('sha256:')
+    clip = dict(name=c.clip if isinstance(c.clip, str) else None, weights=Path(c.weights).name)
+    if c.weights != 'embedded': clip['id'] = weights_id(c.clip, c.weights)  # a checkpoint holds its own
+    return dict(kind='CLIP without training' if free else 'OTSeg', nature=self.nature, clip=clip, **of)
+
+@patch
+def described(self: Segmenter,
+    size: tuple[int, int],  # Size (h, w) of the picture as the model saw it
+    question: Question,
+    scoring: Scoring,
+) -> dict:
+    "The model and the settings of an answer, for JSON"
+    p, r = self.preprocess, question.rules
+    settings = dict(seen_at=list(size), window=p.window, stride=p.stride, blend=scoring.blend, seen_penalty=scoring.seen_penalty,
+                    precision=self.precision, level=question.level, rest={k: list(v) for k, v in question.rest.items()},
+                    logit_scale=r.logit_scale, area=r.area, refine=r.refine)
+    return dict(model=self.facts(), settings=settings)
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #a0af181e
 @patch
@@ -343,7 +418,7 @@ def question(self: Segmenter,
     lowered = None if len(seen) == len(rows) else tuple(sorted(seen))
     if lowered and row_class: lowered = tuple(r for r, i in enumerate(i for i, row in enumerate(rows) for _ in row) if i in seen)
     rules = self.rules(row_class, level, len(vocab) if with_rest else None, **after)
-    return Question(labels, words, text, lowered, with_rest, level, rules, means, rest)
+    return Question(labels, words, text, lowered, with_rest, level, rules, means, rest, self.word_doubts(every))
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #7b2fa3f0
 @patch
@@ -407,7 +482,8 @@ def segment(self: Segmenter,
     guide = x[None].cpu() if question.rules.refine else None
     labels = fold_labels(output, size, question, scoring, guide)
     return Segmentation(picture, labels, question.vocab, output.to('cpu'), scoring, whole, question.words, question.background,
-                        name, question.rules, guide)
+                        name, question.rules, guide, question.doubts + self.picture_doubts(x),
+                        partial(self.described, tuple(x.shape[-2:]), question, scoring))
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #c1983139
 @patch
@@ -432,4 +508,7 @@ def predict(self: Segmenter,
     def one(source):
         picture, name = load_photograph(source), Path(source).name if isinstance(source, (str, Path)) else 'picture'
         return self.segment(prepare(picture), picture.shape[:2], question, scoring, picture=picture, name=name)
-    return [one(x) for x in image] if isinstance(image, (list, tuple)) else one(image)
+    made = [one(x) for x in image] if isinstance(image, (list, tuple)) else one(image)
+    every = made if isinstance(made, list) else [made]
+    for why in dict.fromkeys(w for s in every for w in s.warnings): warnings.warn(why, stacklevel=2)
+    return made
