@@ -170,8 +170,8 @@ class Segmenter(HubModel):
         for what, given in (('an architecture', clip), ('a rule of the last block', dense)):
             check(name == 'clip' or given is None, f'{what} should be named for "clip" alone', f'{given} with {name}')
         if name == 'clip':
-            return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', dense=dense or 'naclip', device=device,
-                                 precision=precision)
+            return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', dense=dense or 'naclip',
+                                 device=device, precision=precision)
         checkpoint = load_checkpoint(name, weights=weights, revision=revision, token=token)
         with naming(checkpoint.folder/'config.json', 'hold the settings of a run'):
             return cls(checkpoint.model, vocab=checkpoint.vocab, info=checkpoint.info, device=device, precision=precision,
