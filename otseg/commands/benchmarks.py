@@ -63,8 +63,11 @@ def clip_benchmark(
     data = load_dataset(dataset, folder, asked.split or 'val', prepared.eval_transform())
     about = dict(method=f'CLIP ({rule})', checkpoint=c.clip if isinstance(c.clip, str) else 'custom',
                  sha256=weights_id(c.clip, c.weights), recipe='protocol', trained_on=None, setting='training-free')
-    return _case(seg, Recipe(dataset=dataset), data, vocab.with_(templates=templates or p.templates), about, p, changed | words,
-                 dict(window=prepared.window, stride=p.stride), [(1., 0.)])
+    how, vocab = dict(window=prepared.window, stride=p.stride), vocab.with_(templates=templates or p.templates)
+    recipe = Recipe(dataset=dataset, workers=_loaders(data))
+    return _case(seg, recipe, data, vocab, about, p, changed | words, how, [(1., 0.)])
+
+def _loaders(data) -> int: return min(4, len(data) // 16)  # processes that read pictures: they cost more than a few pictures
 
 def _case(seg, recipe, data, vocab, about, p: Protocol, changed, how, options, crossed=False) -> Case:
     after = dict(background=p.background, synonyms=p.synonyms, logit_scale=p.logit_scale, area=p.area, refine=p.refine)
@@ -100,6 +103,7 @@ def trained_benchmark(
                  sha256=weights_id('', find_checkpoint(checkpoint)/'model.safetensors'), setting=trained.setting)
     options = [(how.pop('blend'), how.pop('seen_penalty'))]
     data = load_dataset(dataset, folder, asked.split or 'val', r.eval_transform())
+    r = replace(r, workers=_loaders(data))
     return _case(seg, r, data, vocab.with_(templates=templates), about, p, changed, how, options, crossed=True)
 
 # %% ../../nbs/10_commands/03_benchmarks.ipynb #332fd3d0

@@ -1,4 +1,4 @@
-"From scores to labels in bounded memory: the published numbers, each rule by hand, and no array of all words at the picture's size"
+"From scores to labels in bounded memory: the published numbers, each rule by hand, no array of all words"
 import json
 from dataclasses import replace
 
@@ -131,6 +131,7 @@ def test_a_photograph_is_refined_near_the_size_at_which_it_was_seen():
     big = torch.cat([*row_scores(sliding(cosines, (64, 80)), rules, (640, 800), image)], 1)
     middle = torch.cat([*row_scores(sliding(cosines, (64, 80)), replace(rules, most=None), (128, 160), image)], 1)
     assert torch.allclose(big, F.interpolate(middle, size=(640, 800), mode='bilinear'), atol=1e-6)
-    small = [torch.cat([*row_scores(sliding(cosines, (64, 80)), replace(rules, most=m), (100, 120), image)], 1) for m in (2., None)]
+    each = (replace(rules, most=m) for m in (2., None))
+    small = [torch.cat([*row_scores(sliding(cosines, (64, 80)), r, (100, 120), image)], 1) for r in each]
     assert torch.equal(*small)
     with pytest.raises(InputError, match='`image` should be given to refine'): [*row_scores(sliding(cosines), rules, (9, 9))]
