@@ -62,12 +62,12 @@ class LabelRules:
     most: float | None = None                 # Side at which it is done, in sides of what the model saw; None: the labels' own
 
     def __post_init__(self):
-        scale, none = self.logit_scale, (None,)
-        check(scale in none or isinstance(scale, (int, float)) and 0 < scale < float('inf'), '`logit_scale` should be positive', scale)
-        check(self.background in none or 0 < self.background < 1, '`background` as a level should lie between 0 and 1', self.background)
-        check(self.area in none or 0 <= self.area < 1, '`area` should be a share in 0..1, 1 excluded', self.area)
+        scale, level, area = self.logit_scale, self.background, self.area
+        check(scale is None or 0 < scale < float('inf'), '`logit_scale` should be positive', scale)
+        check(level is None or 0 < level < 1, '`background` as a level should lie between 0 and 1', level)
+        check(area is None or 0 <= area < 1, '`area` should be a share in 0..1, 1 excluded', area)
         check(isinstance(self.refine, int) and self.refine >= 0, '`refine` should be a number of rounds, 0 or more', self.refine)
-        check(self.background in none or self.rest is not None, '`rest` should name the class of the background', 'none')
+        check(level is None or self.rest is not None, '`rest` should name the class of the background', 'none')
 
     @property
     def plain(self) -> bool:
@@ -169,7 +169,8 @@ def class_labels(
     "Labels by the rules, a few rows of scores at a time"
     size, how = tuple(size or out.size), dict(blend=blend, seen=seen, seen_penalty=seen_penalty)
     of = rules.classes(out.n_classes, k)
-    check(len(of) == out.n_classes and max(of) < k, f'`row_class` should have a class in 0..{k - 1} for each of {out.n_classes} rows', of)
+    check(len(of) == out.n_classes and max(of) < k,
+          f'`row_class` should have a class in 0..{k - 1} for each of {out.n_classes} rows', of)
     of = torch.tensor(of, device=out.device)
     if rules.plain: return of[out.labels(size, **how)]
     def decide(kept=None): return _decide(row_scores(out, rules, size, image, **how), rules.logit_scale, kept)

@@ -116,7 +116,8 @@ def split_background(
         if levels: level, names = _level(levels[0]), [w for w in names if w is not levels[0]]
         else: names = background
     else: names = background if level is None else []
-    check(level is None or 0 < level < 1, '`background` as a level should lie between 0 and 1', level, 'Pass names, or True for 0.5.')
+    check(level is None or 0 < level < 1, '`background` as a level should lie between 0 and 1', level,
+          'Pass names, or True for 0.5.')
     return level, {} if level is not None and not names else split_words(names)
 
 # %% ../../nbs/07_predict/00_words.ipynb #e75efc3b
@@ -130,7 +131,8 @@ def check_after(
 ) -> None:
     "Raise `InputError` where a rule has no such value"
     if synonyms not in SYNONYMS: raise unknown_name('way to join synonyms', synonyms, SYNONYMS)
-    check(logit_scale is None or 0 < logit_scale < 1e6, '`logit_scale` should be positive', logit_scale, 'Published are 40 to 65.')
+    check(logit_scale is None or 0 < logit_scale < 1e6, '`logit_scale` should be positive', logit_scale,
+          'Published are 40 to 65.')
     check(area is None or 0 <= area < 1, '`area` should be a share in 0..1, 1 excluded', area, 'Published is 0.1, on VOC21.')
     check(refine >= 0, '`refine` should be a number of rounds, 0 or more', refine, 'Published are 10.')
 

@@ -77,8 +77,8 @@ def test_a_level_of_cosines_is_one_of_their_softmax(seg, photo):
 
 
 def test_the_command_takes_all_that_comes_after_the_scores(photo):
-    words = [photo, '--classes', 'sky,grass|house', '--clip', 'toy', '--weights', 'packaged', '--output', 'out', '--results', 'mask,json']
-    after = ['--background', '0.4,tree', '--synonyms', 'max', '--area', '0.01', '--refine', '--logit-scale', '30', '--dense', 'sclip']
+    words = [photo, '--classes', 'sky,grass|house', *'--clip toy --weights packaged --output out --results mask,json'.split()]
+    after = '--background 0.4,tree --synonyms max --area 0.01 --refine --logit-scale 30 --dense sclip'.split()
     code, out, err = ask(*words, *after)
     assert code == 0, err
     noted = json.loads(Path('out/predict.json').read_text(encoding='utf-8'))
