@@ -124,5 +124,5 @@ def test_without_weights_it_says_where_they_are(photo, monkeypatch):
     monkeypatch.setenv('HF_HUB_CACHE', str(Path('hub').resolve()))
     code, out, err = ask(photo, '--classes', 'sky,road', '--output', 'out')
     assert code == 2 and 'Traceback' not in err and not Path('out').exists(), err
-    for words in ("the weights 'openai' of ViT-B-16-quickgelu", '--weights FILE', 'fetch https://',
+    for words in ("the weights 'openai' of ViT-B-16-quickgelu", '--weights FILE', 'fetch https://', '(about 35',
                   'The checkpoint "toy" needs no weights, but knows a drawn world alone'): assert words in err, err
