@@ -203,7 +203,7 @@ class Segmenter(HubModel):
         except InputError as e:
             if weights != 'openai': raise
             raise InputError(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
-        p = Preprocess((4 * side, side), side, described['image_mean'], described['image_std'], window, window // 2)
+        p = Preprocess((4 * side, side), side, model.config.image_mean, model.config.image_std, window, window // 2)
         seg = cls(model, preprocess=p, blend=0., seen_penalty=0., device=device, precision=precision)
         seg.templates = templates or ('6' if described['words'] else '80')
         return seg
