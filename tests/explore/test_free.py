@@ -35,10 +35,10 @@ def test_prompt_maps_add_up_to_the_cosine_and_transport_moves_them(free):
 def test_handles_change_what_is_shown(free):
     e = explore(free, classes=ASKED)
     assert e.handles.attention.value == 'mean' and 'CLIP without training' in e.about.value
-    before = np.array(e.probe.probs((96, 96), **e.options))
+    before = e.probe.probs((96, 96), **e.options).numpy()
     e.handles.attention.value = 'mps'
     e.handles.eps.value, e.handles.iterations.value = .5, '3'
-    assert np.abs(np.array(e.probe.probs((96, 96), **e.options)) - before).max() > 1e-4
+    assert np.abs(e.probe.probs((96, 96), **e.options).numpy() - before).max() > 1e-4
     assert 'MPS' in ' '.join(t.get_text() for t in e.figure().texts)
 
 
