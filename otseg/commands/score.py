@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/10_commands/score.html.md"""
 
 # %% auto #0
 __all__ = ['recipe_of', 'Asked', 'Case', 'meaning_changes', 'check_split', 'trained_case', 'crossed_case', 'clip_case', 'Result',
-           'score', 'show_result', 'result_record', 'write_classes', 'score_trained', 'score_crossed', 'score_clip',
-           'print_table', 'join_processes', 'leave_processes']
+           'rows_of', 'score', 'show_result', 'result_record', 'write_classes', 'score_trained', 'score_crossed',
+           'score_clip', 'print_table', 'join_processes', 'leave_processes']
 
 # %% ../../nbs/10_commands/00_score.ipynb #11024e20
 import csv, itertools, os
@@ -17,18 +17,21 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ..model.checkpoint import find_checkpoint
-from ..model.clip import weights_id
+from ..model.clip import mean_words, weights_id
 from ..core import atomic_path, best_device, check, environment, naming, read_json
 from ..core import unknown_name
 from ..data.layouts import identity_changes
 from ..data.reading import SegmentationDataset, load_dataset
 from ..evaluate.diversity import diversity_report, measure_diversity, text_diversity
+from ..evaluate.labels import LabelRules
 from ..evaluate.windows import evaluate_options, rank_and_size
 from ..evaluate.metrics import Scores
 from ..evaluate.paper import KIND, paper_table, read_results
 from ..predict.segmenter import Segmenter
+from ..predict.words import split_background
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
 from ..model.dense import DENSE, TrainingFree
@@ -63,11 +66,24 @@ class Asked:
     diversity: int | None = None       # Pictures to compare prompt maps on; None = none
     weights: str | None = None         # CLIP weights, where the recorded ones are not to be found
     device: str | None = None          # None = as `best_device` says
+    precision: str = 'no'              # Of the model: "bf16", "fp16", or "no" = float32
+    background: str | None = None      # Level, names, or both, of the class called background, as in `split_background`
+    synonyms: str | None = None        # Words of a class: mean of their embeddings, or max, the best of their scores
+    logit_scale: float | None = None   # Of CLIP alone: of the softmax over all words; None = 40
+    area: float | None = None          # Share of the foreground below which a class is dropped; None = none is
+    refine: int | None = None          # Rounds of PAMR
 
     def __post_init__(self):
         for name in ('window', 'stride', 'n', 'diversity'):
             value = getattr(self, name)
             check(value is None or value > 0, f'--{name} should be positive', value)
+
+    @property
+    def after(self) -> dict:
+        "What is done with the scores, where it is not the usual"
+        told = {k: getattr(self, k) for k in ('background', 'synonyms', 'logit_scale', 'area', 'refine')}
+        usual = dict(synonyms='mean', refine=0)
+        return {k: v for k, v in told.items() if v is not None and v != usual.get(k)}
 
     def pictures(self,
         recipe: Recipe,   # How pictures are read, and which
@@ -89,6 +105,7 @@ class Case(NamedTuple):
     options: list              # Pairs of blend and seen penalty; the first is the one asked for
     how: dict                  # Window and stride
     crossed: bool = False      # Classes or pictures of another data set than the training's
+    after: dict = {}           # What is done with the scores, as from `Asked.after`
 
 def _options(blend: float, penalty: float, sweep: bool) -> list[tuple[float, float]]:
     "Pairs of blend and seen penalty; the first is the one asked for"
@@ -105,7 +122,7 @@ def _trained(checkpoint: str, seg: Segmenter, recipe: Recipe, data, vocab: Vocab
     "The case of a checkpoint: every option from one pass"
     how = recipe.eval_options(window=asked.window, stride=asked.stride, blend=asked.blend, seen_penalty=asked.seen_penalty)
     options = _options(how.pop('blend'), how.pop('seen_penalty'), asked.sweep)
-    return Case(seg, recipe, data, vocab, _about(seg, checkpoint), options, how, crossed)
+    return Case(seg, recipe, data, vocab, _about(seg, checkpoint), options, how, crossed, asked.after)
 
 # %% ../../nbs/10_commands/00_score.ipynb #535cb949
 _WHICH = 'dataset', 'split', 'pictures', 'digest'  # of an identity: which pictures; the rest is what they mean
@@ -159,7 +176,7 @@ def trained_case(
     asked: Asked=Asked(),
 ) -> Case:
     "A checkpoint on the classes that it was trained on: Tables 1 and 4"
-    seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device)
+    seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device, precision=asked.precision)
     recipe = recipe_of(seg)
     data = asked.pictures(recipe)
     trained = seg.vocab or data.vocab
@@ -180,7 +197,7 @@ def crossed_case(
     asked: Asked=Asked(),
 ) -> Case:
     "A checkpoint on classes that it was not trained on: Table 2"
-    seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device)
+    seg = Segmenter.from_pretrained(checkpoint, weights=asked.weights, device=asked.device, precision=asked.precision)
     trained = recipe_of(seg)
     asked = replace(asked, dataset=target or asked.dataset or trained.dataset)
     recipe = _crossed(trained, asked.dataset)
@@ -199,7 +216,7 @@ def _clip_of(name: str, kind: str, clip: str | None, asked: Asked) -> Segmenter:
                          dense=kind)
     recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
     return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()),
-                     device=asked.device)
+                     device=asked.device, precision=asked.precision)
 
 def clip_case(
     name: str,              # A recipe, or a checkpoint as in `find_checkpoint`
@@ -216,7 +233,7 @@ def clip_case(
     about = dict(method=f'CLIP ({kind})', checkpoint=c.clip if isinstance(c.clip, str) else 'custom',
                  sha256=weights_id(c.clip, c.weights), recipe=r.name, trained_on=None, setting='training-free')
     how = r.eval_options(window=asked.window, stride=asked.stride, blend=asked.blend, seen_penalty=asked.seen_penalty)
-    return Case(seg, r, data, vocab, about, [(how.pop('blend'), how.pop('seen_penalty'))], how)
+    return Case(seg, r, data, vocab, about, [(how.pop('blend'), how.pop('seen_penalty'))], how, after=asked.after)
 
 # %% ../../nbs/10_commands/00_score.ipynb #4c9c8de6
 class Result(NamedTuple):
@@ -232,6 +249,31 @@ def _diversity(case: Case, n: int) -> dict:
     maps = measure_diversity(case.segmenter.model, case.data, text, case.vocab, n)
     return dict(pictures=min(n, len(case.data)), maps=maps, text_cosine=text_diversity(text, case.vocab))
 
+def rows_of(
+    case: Case,
+) -> tuple[Tensor, LabelRules | None]:
+    "Text embeddings (r, n, d) of the rows that are scored, and how these become labels; None = the class of the largest"
+    seg, vocab, after = case.segmenter, case.vocab, case.after
+    if not after: return seg.text(vocab), None
+    free = isinstance(seg.model, TrainingFree)
+    check(free or 'logit_scale' not in after, '--logit-scale should be given for CLIP alone', 'a trained model',
+          'Its scores are probabilities of masks.')
+    (level, names), each = split_background(after.get('background')), after.get('synonyms') == 'max'
+    rest = next((i for i, n in enumerate(vocab.names) if n.casefold() == 'background'), None)
+    check(rest is not None or not after.get('background'), '--background should be asked of data with a class called background',
+          f'{vocab.name}, which has none', 'VOC21, Context60 and COCO-Object have one.')
+    words = [*vocab.class_words.values()]
+    groups = [[(w,) for w in row] if each else [row] for row in words]
+    if names: groups[rest] = [(w,) for row in names.values() for w in row] if each else [*names.values()]
+    of = tuple(i for i, rows in enumerate(groups) for _ in rows)
+    if vocab.text_prompts and not names: text = seg.text(vocab)  # sentences of its own, a row for each class
+    else:
+        vocab = vocab.with_(words=[[w for row in rows for w in row] for rows in groups])
+        places = iter(range(len(vocab.query_class)))
+        text = mean_words(seg.text(vocab, each=True), [[next(places) for _ in row] for rows in groups for row in rows])
+    scale = (after.get('logit_scale') or seg.logit_scale) if free else None
+    return text, LabelRules(of, scale, level, rest, after.get('area'), after.get('refine', 0))
+
 def score(
     case: Case,
     diversity: int=None,  # Pictures to compare prompt maps on; None = none
@@ -239,8 +281,9 @@ def score(
     "Scores of every option over the pictures of all processes; None in all processes but the first"
     seg, workers = case.segmenter, min(case.recipe.workers, os.cpu_count() or 1)
     rank, processes = rank_and_size()
-    scores = evaluate_options(seg.model, read_share(case.data, workers), seg.text(case.vocab), case.vocab, case.options,
-                              distributed=True, progress=rank == 0, **case.how)
+    text, rules = rows_of(case)
+    scores = evaluate_options(seg.model, read_share(case.data, workers), text, case.vocab, case.options, distributed=True,
+                              progress=rank == 0, precision=seg.precision, rules=rules, **case.how)
     if rank == 0: return Result(case, scores, processes, _diversity(case, diversity) if diversity else None)
 
 # %% ../../nbs/10_commands/00_score.ipynb #94b8d6ba
@@ -280,7 +323,8 @@ def result_record(
     told = dict(kind=KIND, data=case.data.source, pictures=len(case.data), blend=blend, seen_penalty=penalty,
                 templates=list(vocab.templates), text_prompts=vocab.texts() if vocab.text_prompts else None)
     facts = case.how | dict(dataset=case.data.name, split=case.data.split, cross=case.crossed, processes=result.processes)
-    facts |= dict(covered=scores.covered)
+    facts |= dict(covered=scores.covered, precision=case.segmenter.precision, **case.after)
+    if vocab.words: facts |= dict(words={n: list(row) for n, row in vocab.class_words.items() if row != (n,)})
     if result.diversity: facts |= dict(diversity=result.diversity)
     options = [_row(o, s) for o, s in result.scores.items()]
     return scores.to_dict(vocab.names) | told | facts | case.about | dict(environment=environment(), options=options)

@@ -7,4 +7,5 @@ __getattr__, __dir__, __all__ = faces(__name__, dict(
     diversity='measure_diversity',
     paper='paper_table',
     protocol='protocol_of protocol_table protocol_vocab',
+    labels='LabelRules class_labels',
 ))

@@ -130,6 +130,11 @@ class SlidingOutput:
     @property
     def device(self): return self.outputs[0].score_map.device
 
+    @property
+    def logits(self) -> bool:
+        "Whether maps are logits of masks; those of CLIP without training are cosines, whose mean over windows is the score"
+        return self.outputs[0].logits
+
     def to(self, device):
         "The same on another device, without prompt maps"
         def move(o): return replace(o, decoder_map=o.decoder_map.to(device), score_map=o.score_map.to(device),
@@ -142,7 +147,7 @@ class SlidingOutput:
         seen_penalty: float=0.1,  # By how much
         classes=slice(None),      # Which classes c of the k: a slice, or indices
     ) -> Float[Tensor, "b c H W"]:
-        "Mask probabilities, averaged where windows overlap"
+        "Mask probabilities, or scores that are none, averaged where windows overlap"
         return self._mean(o.mask_probs(blend, seen, seen_penalty, classes).float() for o in self.outputs)
 
     def _mean(self, parts):
@@ -155,8 +160,11 @@ class SlidingOutput:
             for p, (i, r, c) in zip(probs, corners): total[i, :, r:r + h, c:c + w] += p
         return total.div_(self.count)
 
-    def _step(self, size, windows):
-        "Classes at a time, for arrays of that many windows, of the pictures, and of labels of a size"
+    def step(self,
+        size: tuple[int, int],  # Size (H, W) of the labels
+    ) -> int:
+        "Classes at a time, for arrays of all windows, of the pictures, and of labels of a size"
+        windows = len(self.corners)
         b = self._pictures
         return _chunk(max(windows * math.prod(self._window), b * math.prod(self.size), b * math.prod(size)), self.device)
 
@@ -171,7 +179,9 @@ class SlidingOutput:
     def _probs_of(self, maps, rows):
         "Mask probabilities (b, rows, W, c) in some rows of the pictures, from the maps (windows, h, w, c) of some classes"
         (h, w), whole = self._window, self.outputs[0].size
-        def probs(x, r): return _some_rows(x, whole, range(max(rows.start, r) - r, min(rows.stop, r + h) - r))[:, :, :w].sigmoid()
+        def probs(x, r):
+            x = _some_rows(x, whole, range(max(rows.start, r) - r, min(rows.stop, r + h) - r))[:, :, :w]
+            return x.sigmoid() if self.logits else x
         if self._pictures == len(self.corners): return probs(maps, 0)
         total = maps.new_zeros(self._pictures, len(rows), self.size[1], maps.shape[-1])
         for r, (corners, place) in self._lines.items():
@@ -277,7 +287,7 @@ def _blended(out, classes, blends, size):
     made = [torch.empty_like(s) for s, _ in maps]  # fresh memory for each blend would take longer than the blend
     for blend in blends:
         parts = (torch.lerp(s, d, blend, out=x) for (s, d), x in zip(maps, made))
-        yield blend, _enlarge(out._mean(x.sigmoid_() for x in parts), size) if size else out._mean(parts)
+        yield blend, _enlarge(out._mean(x.sigmoid_() if out.logits else x for x in parts), size) if size else out._mean(parts)
 
 def _penalised(seen, others, penalty):
     "The class of the larger score, of the best (score, class) among seen and other classes; the first of equals"
@@ -295,14 +305,14 @@ def label_options(
     "Labels of every pair: those of `SlidingOutput.labels`, up to rounding"
     size, blends = tuple(size or out.size), list(dict.fromkeys(blend for blend, _ in options))
     for blend in blends: check(0 <= blend <= 1, '`blend` should lie in 0..1', blend)
-    low, step, firsts = {int(i) for i in seen or ()}, out._step(size, len(out.corners)), []
+    low, step, firsts = {int(i) for i in seen or ()}, out.step(size), []
     linear = size == out.size and len(out.corners) == out.corners[-1][0] + 1
     for group in filter(None, (sorted(low), [i for i in range(out.n_classes) if i not in low])):
         index, best = torch.tensor(group, device=out.count.device), dict.fromkeys(blends)
         for start in range(0, len(group), step):
             for blend, part in _blended(out, index[start:start + step], blends, None if linear else size):
                 best[blend] = _better(best[blend], part, start)
-        firsts.append({b: (s.sigmoid() if linear else s, index.take(where)) for b, (s, where) in best.items()})
+        firsts.append({b: (s.sigmoid() if linear and out.logits else s, index.take(where)) for b, (s, where) in best.items()})
     if len(firsts) == 1: return {(b, p): firsts[0][b][1] for b, p in options}
     return {(b, p): _penalised(firsts[0][b], firsts[1][b], p) for b, p in options}
 
@@ -368,9 +378,10 @@ def count_pixels(
     stride: int=None,              # Step between windows; None = window
     batch_size: int=8,             # Windows at a time
     precision: str='no',           # Of the model: "bf16", "fp16", or "no" = as it is; scores are float32 in any case
+    rules=None,                    # `LabelRules`: how scores become labels; None = the class with the largest score
 ) -> dict[tuple[float, float], ConfusionMatrix]:
     "Confusion matrix of every pair, from one forward pass per window; the model is left as it was"
-    check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))
+    if rules is None: check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))
     check(len(options) > 0, '`options` should hold at least one pair of blend and seen penalty', 'none')
     device, training = next(model.parameters()).device, model.training
     counts, seen = {o: ConfusionMatrix(len(vocab)) for o in options}, vocab.seen if vocab.unseen else None
@@ -381,7 +392,8 @@ def count_pixels(
                                   batch_size=batch_size, precision=precision)
             truth = batch['labels'].to(device)
             inside = (truth.flatten() != ignore_label(len(vocab))).nonzero()[:, 0]
-            predicted = label_options(out, options, truth.shape[-2:], seen)
+            if rules is None: predicted = label_options(out, options, truth.shape[-2:], seen)
+            else: predicted = rules.label_options(out, options, truth.shape[-2:], seen, k=len(vocab), image=batch['image'])
             truth = truth.flatten().index_select(0, inside)  # a fifth of the time of indexing
             for o, labels in predicted.items(): counts[o].update(labels.flatten().index_select(0, inside), truth)
     finally: model.train(training)
@@ -402,10 +414,11 @@ def evaluate_options(
     stride: int=None,              # Step between windows; None = window
     batch_size: int=8,             # Windows at a time
     precision: str='no',           # Of the model: "bf16", "fp16", or "no" = as it is; scores are float32 in any case
+    rules=None,                    # As in `count_pixels`
 ) -> dict[tuple[float, float], Scores]:
     "mIoU(S), mIoU(U), hIoU and per-class IoU of a model on a data set, for every pair from one pass"
     counts = count_pixels(model, loader, text, vocab, options, progress=progress, distributed=distributed,
-                          window=window, stride=stride, batch_size=batch_size, precision=precision)
+                          window=window, stride=stride, batch_size=batch_size, precision=precision, rules=rules)
     return {o: segmentation_scores(c, vocab.seen, vocab.unseen) for o, c in counts.items()}
 
 # %% ../../nbs/04_evaluate/01_windows.ipynb #f3646375
@@ -423,8 +436,9 @@ def evaluate(
     stride: int=None,              # Step between windows; None = window
     batch_size: int=8,             # Windows at a time
     precision: str='no',           # Of the model: "bf16", "fp16", or "no" = as it is; scores are float32 in any case
+    rules=None,                    # As in `count_pixels`
 ) -> Scores:
     "The scores of one pair"
     option = blend, seen_penalty
     return evaluate_options(model, loader, text, vocab, [option], progress=progress, distributed=distributed,
-                            window=window, stride=stride, batch_size=batch_size, precision=precision)[option]
+                            window=window, stride=stride, batch_size=batch_size, precision=precision, rules=rules)[option]

@@ -20,7 +20,7 @@ from ..model.config import check_places
 from ..predict.words import split_words
 
 # %% ../../nbs/09_explore/03_app.ipynb #6416c49b
-ASKED = 'OTSEG_APP'  # environment variable: checkpoint, weights and classes as JSON
+ASKED = 'OTSEG_APP'  # environment variable: checkpoint, CLIP, weights and classes as JSON
 
 def page():
     "The explorer that `otseg-app` was asked for, or why there is none"
@@ -30,7 +30,7 @@ def page():
     from otseg.predict.segmenter import Segmenter
     asked = json.loads(os.environ.get(ASKED, '{}'))
     try:
-        segmenter = Segmenter.from_pretrained(asked.get('checkpoint', 'toy'), weights=asked.get('weights'))
+        segmenter = Segmenter.from_pretrained(asked.get('checkpoint', 'toy'), **{k: asked.get(k) for k in ('weights', 'clip')})
         return explore(segmenter, classes=asked.get('classes'))
     except InputError as e: return widgets.HTML(told_line(str(e), wrong=True))
 
@@ -77,25 +77,27 @@ def check_port(
 @call_parse
 @command
 def app(
-    checkpoint: Annotated[str, dict(nargs='?', opt=False)]='toy', # Checkpoint or run folder, "toy", or a Hub id
+    checkpoint: Annotated[str, dict(nargs='?', opt=False)]='toy', # Checkpoint or run folder, Hub id, toy (drawings), clip
     classes: str=None,        # "road,sky,sofa|couch", to begin with; None = the classes of training
-    weights: str=None,        # CLIP weights, where the recorded ones are not to be found
+    weights: str=None,        # CLIP weights: a file; None = those of the checkpoint, of clip OpenAI's ViT-B/16
+    clip: str=None,           # With checkpoint clip: the architecture of the weights, as ViT-L-14-quickgelu
     port: int=8866,           # Of localhost
     no_browser: bool=False,   # Only tell the address
 ):
     "Serve the explorer as a page on this machine, for those who know its token"
     check_places(checkpoint, weights)
+    check(clip is None or checkpoint == 'clip', '--clip should be given with the checkpoint clip only', clip)
     if classes: split_words(classes)
     check_port(port)
     voila = _voila()
     from otseg.model.checkpoint import find_checkpoint
     from otseg.predict.segmenter import Segmenter
-    folder = find_checkpoint(checkpoint).resolve()
+    folder = checkpoint if checkpoint == 'clip' else find_checkpoint(checkpoint).resolve()
     if weights and Path(weights).is_file(): weights = str(Path(weights).resolve())
-    segmenter = Segmenter.from_pretrained(folder, weights=weights)
+    segmenter = Segmenter.from_pretrained(folder, weights=weights, clip=clip)
     if classes: segmenter.question(classes)
-    os.environ[ASKED] = json.dumps(dict(checkpoint=str(folder), classes=classes, weights=weights))
+    os.environ[ASKED] = json.dumps(dict(checkpoint=str(folder), classes=classes, weights=weights, clip=clip))
     token = secrets.token_hex(24)
     url = f'http://localhost:{port}/?token={token}'
-    print(f'{url} shows {checkpoint}; Ctrl-C ends it', flush=True)
+    print(f'{url} shows {checkpoint}; Ctrl-C ends it\n{segmenter.nature}', flush=True)
     _serve(voila, server_options(port, token, no_browser), url)

@@ -8,9 +8,10 @@ Docs: https://otseg.github.io/otseg/09_explore/probe.html.md"""
 __all__ = ['PathMaps', 'Probe', 'Answer']
 
 # %% ../../nbs/09_explore/01_probe.ipynb #3ea9524b
-import warnings
+import copy, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import unknown_name
+from ..model.dense import TrainingFree
 from ..model.otseg import OTSegHead, OTSegOutput, head_with
-from ..transport.mpsa import AttentionMaps
+from ..transport.mpsa import MPSA, AttentionMaps
 from ..predict.segmentation import WholePicture, load_photograph
 from ..predict.segmenter import Preparation, Segmenter
 from ..model.vocab import fill_templates
@@ -82,7 +84,9 @@ class Probe:
     ) -> None:
         "Look at another picture"
         photo, preprocess = load_photograph(picture), self.segmenter.preprocess
-        whole = WholePicture(self.model, Preparation(preprocess)(photo)[None], self.question.text, 2 * preprocess.window)
+        x = Preparation(preprocess)(photo)
+        whole = WholePicture(self.model, x[None], self.question.text, 2 * preprocess.window)
+        self.strange = self.segmenter.picture_doubts(x)
         self.tokens, self.size = whole.tokens, tuple(whole.image.shape[-2:])
         self.picture, self.version = photo, self.version + 1
 
@@ -97,7 +101,18 @@ def grid(self: Probe) -> tuple[int, int]:
 
 @patch(as_prop=True)
 def path_names(self: Probe) -> list[str]:
-    return ['score map', *(f'decoder layer {l + 1}' for l in range(self.model.config.decoder_layers))]
+    layers = 0 if self.free else self.model.config.decoder_layers
+    return ['score map', *(f'decoder layer {l + 1}' for l in range(layers))]
+
+@patch(as_prop=True)
+def free(self: Probe) -> bool:
+    "Is it CLIP without training, which has no decoder?"
+    return isinstance(self.model, TrainingFree)
+
+@patch(as_prop=True)
+def doubts(self: Probe) -> tuple[str, ...]:
+    "Why what is shown should not be trusted, in words"
+    return self.question.doubts + self.strange
 
 @patch
 def text_prompts(self: Probe,
@@ -108,11 +123,18 @@ def text_prompts(self: Probe,
     if vocab.text_prompts: return vocab.prompts(name)
     return fill_templates([' | '.join(words)], vocab.templates)[0]
 
+def _joined(model: TrainingFree, attention='mean', **options):
+    "The model with its text prompts joined by the mean, or by MPS with other options of the transport"
+    model = copy.copy(model)
+    model.text_prompts, model.config = attention, replace(model.config, **options)
+    return model
+
 @patch
 def head(self: Probe,
-    **options,  # As in `head_with`
+    **options,  # As in `head_with`; of CLIP without training `attention` is "mean" or "mps"
 ) -> OTSegHead:
     "The head with these options"
+    if self.free: return self._last('head', options, lambda: _joined(self.model, **options).head)
     return self._last('head', options, lambda: head_with(self.model, **options))
 
 # %% ../../nbs/09_explore/01_probe.ipynb #54bda983
@@ -159,7 +181,8 @@ def probs(self: Probe,
     "Scores of all classes"
     def make():
         x = self.answer(**options).output.mask_probs(blend, self.question.seen, seen_penalty).float()
-        return F.interpolate(x, size=size, mode='bilinear', align_corners=False)[0].cpu()
+        x = F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+        return self.question.rules.class_scores(x, len(self.names))[0].cpu()
     return self._last('probs', (self.version, options, tuple(size), blend, seen_penalty), make)
 
 @patch
@@ -174,10 +197,20 @@ def labels(self: Probe,
     return self._last('labels', key, lambda: self.probs(size, blend, seen_penalty, **options).argmax(0).numpy())
 
 # %% ../../nbs/09_explore/01_probe.ipynb #beda9300
+def _free_maps(grid, model: TrainingFree, visual, text) -> PathMaps:
+    "Of CLIP without training, whose score map is its one path"
+    memory, text = rearrange(visual, 'b d h w -> b (h w) d'), text.to(visual.dtype)
+    told = MPSA.score_maps(text[None].expand(len(memory), -1, -1, -1), memory, logit_scale=1., **model.config.plan_kwargs)
+    if model.text_prompts == 'mps': return _path_maps(grid, told)
+    shares = rearrange(model.head(visual, None, text).score_prompt_maps, 'b k n h w -> b k (h w) n')
+    return _path_maps(grid, AttentionMaps(told.scores, None, shares))
+
 @patch
 @torch.no_grad()
 def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
-    head, (visual, cls), text = self.head(**options), self.tokens, self.question.text[[i]]
+    (visual, cls), text = self.tokens, self.question.text[[i]]
+    if self.free: return dict(zip(self.path_names, [_free_maps(self.grid, _joined(self.model, **options), visual, text)]))
+    head = self.head(**options)
     layers, maps = [*(l.attention for l in head.decoder.layers), head.decoder.last], []
     def keep(layer, inputs): maps.append(_path_maps(self.grid, layer.inside(*inputs)))
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]

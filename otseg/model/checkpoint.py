@@ -42,9 +42,8 @@ def clip_fingerprint(
     model: OTSeg,  # On any device
 ) -> str:
     "Short hash of a few tensors of the frozen image tower, equal for equal weights"
-    v = model.image_encoder.clip
-    h = hashlib.sha256()
-    for p in (v.class_embedding, v.proj, v.ln_post.weight, v.transformer.resblocks[0].mlp.c_proj.bias):
+    h, encoder = hashlib.sha256(), model.image_encoder
+    for p in encoder.tower.marks(encoder.clip):
         h.update(p.detach().float().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 

@@ -6,9 +6,9 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 
 # %% auto #0
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
-           'hub_reachable', 'load_clip', 'resize_positions', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer',
-           'cut_texts', 'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings',
-           'mean_words', 'encode_words', 'encode_vocab']
+           'hub_reachable', 'weights_bytes', 'load_clip', 'resize_positions', 'BlockParts', 'PlainViT', 'SigLIPViT',
+           'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts', 'check_distinct', 'warn_cut',
+           'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words', 'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
@@ -25,15 +25,15 @@ from einops import rearrange
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from jaxtyping import Float, Int
-from open_clip.model import CLIP
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transformer import QuickGELU
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import InputError, asset_path, atomic_path, check, check_finite, l2_normalize
+from ..core import PARSE_ERRORS, InputError, asset_path, atomic_path, check, check_finite, l2_normalize
 from ..core import machine_fault, naming, read_json, seeded, unknown_name
-from .config import PACKAGED, OTSegConfig, called, clip_config, names_file
+from .config import OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file, world_line
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/02_clip.ipynb #af8466ae
@@ -45,25 +45,27 @@ def _build(clip, what: str, make, seed: int) -> nn.Module:
     except RuntimeError as e: raise InputError(f'{whose} should build {what}, got {" ".join(str(e).split())}.') from e
     with seeded(seed): return make()
 
-def _random_clip(clip, seed: int, **changes) -> CLIP:
-    "Both towers with random weights; `changes` to its description"
+def _maker(clip, **changes):
+    "What builds both towers; `changes` to the description"
     cfg = clip_config(clip)['model_cfg'] | changes
     known = {k: v for k, v in cfg.items() if k in ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')}
-    return _build(clip, 'a CLIP', lambda: CLIP(**known), seed)
+    apart = cfg.get('custom_text') or (cfg.get('text_cfg') or {}).get('hf_model_name')  # a text tower with a name of its own
+    return lambda: (CustomTextCLIP if apart else CLIP)(**known)
+
+def _random_clip(clip, seed: int, what: str='a CLIP', **changes) -> CLIP | CustomTextCLIP:
+    "Both towers with random weights; `changes` to its description"
+    return _build(clip, what, _maker(clip, **changes), seed)
 
 # %% ../../nbs/02_model/02_clip.ipynb #3d3df7b5
+_NO_WORDS = dict(context_length=1, vocab_size=1, width=1, heads=1, layers=1)  # a text tower that costs nothing
+
 def build_visual(
     clip: str | dict,  # Architecture, as in `clip_config`
     seed: int=0,       # Of the random start
-) -> VisionTransformer:
+) -> nn.Module:
     "An image tower with random weights, to be loaded from elsewhere"
-    cfg = clip_config(clip)['model_cfg']
-    v = dict(head_width=64, mlp_ratio=4.) | cfg['vision_cfg']
-    def make():
-        return VisionTransformer(v['image_size'], v['patch_size'], v['width'], v['layers'],
-                                 v['width'] // v['head_width'], v['mlp_ratio'], output_dim=cfg['embed_dim'],
-                                 act_layer=QuickGELU if cfg.get('quick_gelu') else nn.GELU)
-    return _build(clip, 'an image tower', make, seed)
+    return _random_clip(clip, seed, 'an image tower', text_cfg=_NO_WORDS, custom_text=False).visual
+
 
 # %% ../../nbs/02_model/02_clip.ipynb #397f9da9
 def _tags(clip) -> list[str]:
@@ -199,11 +201,18 @@ def weights_file(
 
 
 # %% ../../nbs/02_model/02_clip.ipynb #498f0e03
+def _fit_positions(model, state):
+    "Position embeddings of another grid, resized to that of the model"
+    for name, extra in (('visual.positional_embedding', 1), ('visual.trunk.pos_embed', 0)):
+        mine, given = model.state_dict().get(name), state.get(name)
+        if mine is None or given is None or given.shape == mine.shape or given.shape[-1] != mine.shape[-1]: continue
+        grid = model.visual.grid_size if extra else model.visual.trunk.patch_embed.grid_size
+        state[name] = resize_positions(given.float().flatten(0, -2), grid, extra=extra).view(mine.shape)
+
 def _load_state(model, state, source):
     "Load a complete state dict; the position embedding may have another grid"
-    pos, wanted = 'visual.positional_embedding', model.state_dict()
-    if pos in state and state[pos].shape != wanted[pos].shape and state[pos].shape[1:] == wanted[pos].shape[1:]:
-        state[pos] = resize_positions(state[pos].float(), model.visual.grid_size)
+    _fit_positions(model, state)
+    wanted = model.state_dict()
     missing = [k for k in wanted if k not in state and k != 'attn_mask']
     wrong = [f'{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}'
              for k, v in wanted.items() if k in state and state[k].shape != v.shape]
@@ -213,6 +222,7 @@ def _load_state(model, state, source):
           'Name the architecture that the file was made with.')
     check_finite(source, {k: v for k, v in state.items() if k in wanted and k != 'attn_mask'})
     model.load_state_dict(state, strict=False)
+
 
 # %% ../../nbs/02_model/02_clip.ipynb #8865662b
 @lru_cache(maxsize=256)
@@ -258,11 +268,27 @@ def _cached_file(cfg: dict) -> str | None:
     found = (try_to_load_from_cache(repo, f) for f in names) if repo else ()
     return next((f for f in found if isinstance(f, str)), None)
 
+def weights_bytes(
+    clip: str | dict,  # Architecture, as in `clip_config`
+    half: bool=False,  # As OpenAI publishes CLIP: matrices in 16 bits, embeddings and norms in 32
+) -> int | None:
+    "Size of a file of its weights by its parameters, 32 bits each; None where it cannot be built here"
+    try:
+        with torch.device('meta'): model = _maker(clip)()
+    except (*PARSE_ERRORS, RuntimeError): return None
+    def size(name, p): return 2 if half and p.ndim > 1 and 'embedding' not in name else 4
+    return sum(size(name, p) * p.numel() for name, p in model.named_parameters())
+
+def _about(size: int | None) -> str: return f' (about {size / 1e6:,.0f} MB)' if size else ''
+
+_HINT = 'On a machine with network, fetch {}, put it into any folder and name it: --weights FILE, in Python weights="FILE".'
+
 def _fetch_hint(clip, tag) -> str:
-    "Which file to fetch, and how to name it, when a tag cannot be downloaded"
-    cfg = open_clip.get_pretrained_cfg(clip, tag) or {}
-    source = cfg.get('url') or f"https://huggingface.co/{cfg.get('hf_hub', '').rstrip('/')}"
-    return f'On a machine with network, fetch {source} and give the path of the file as the weights (--weights FILE).'
+    "Which file to fetch, how large it is, and how to name it, when a tag cannot be downloaded"
+    cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
+    repo, _, name = cfg.get('hf_hub', '').rpartition('/')
+    source = cfg.get('url') or f'{name or _HUB_FILES[0]} from https://huggingface.co/{repo}'
+    return _HINT.format(source + _about(weights_bytes(clip, half=tag == 'openai' and 'url' in cfg)))
 
 # %% ../../nbs/02_model/02_clip.ipynb #c467a608
 def _fetched(repo: str, name: str) -> Path | None:
@@ -275,8 +301,7 @@ def _fetched(repo: str, name: str) -> Path | None:
 def _hub_file(repo: str) -> Path:
     "open_clip's file in a repository of the Hub, from the cache where the Hub cannot be reached"
     expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
-    hint = (f'On a machine with network, fetch {_HUB_FILES[0]} from https://huggingface.co/{repo} '
-            'and give the path of the file as the weights (--weights FILE).')
+    hint = _HINT.format(f'{_HUB_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
         cached = _cached_file(dict(hf_hub=f'{repo}/'))
         check(cached, expected, 'neither', hint)
@@ -292,7 +317,15 @@ def _hub_file(repo: str) -> Path:
 
 
 # %% ../../nbs/02_model/02_clip.ipynb #f0adf740
-def _load_tag(clip, tag) -> CLIP:
+def _check_tag(clip, tag, cfg):
+    "Weights that were trained with QuickGELU should run with it, and others without"
+    trained, here = bool(cfg.get('quick_gelu')), bool(clip_config(clip)['model_cfg'].get('quick_gelu'))
+    name = f'{clip}-quickgelu' if trained else clip.removesuffix('-quickgelu')
+    check(trained == here or name not in open_clip.list_models(),
+          f'the weights {tag!r} should run with{"out" * (not trained)} QuickGELU, as they were trained', clip,
+          f'Use the architecture {name}.')
+
+def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     "Weights by open_clip's name for them, from its cache or the network"
     check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {called(clip)} should be a file',
           f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
@@ -300,6 +333,7 @@ def _load_tag(clip, tag) -> CLIP:
     if tag not in tags: raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)
+    _check_tag(clip, tag, cfg)
     check(source, f'the weights {tag!r} of {clip} should be in the cache or on the network', 'neither', _fetch_hint(clip, tag))
     try: return open_clip.create_model(clip, pretrained=source)
     except Exception as e:
@@ -334,7 +368,7 @@ def _load_file(clip, weights, text_only=False) -> tuple[nn.Module, bool]:
 def load_clip(
     clip: str | dict,      # Architecture, as in `clip_config`
     weights: str='openai', # open_clip tag, path of a file or folder, "hf-hub:ID", "packaged" (toy), or "random[:SEED]"
-) -> CLIP:
+) -> CLIP | CustomTextCLIP:
     "A CLIP in eval mode with frozen parameters"
     kind, scripted = weights_kind(clip, weights), False
     if kind == 'random':
@@ -348,30 +382,161 @@ def load_clip(
 
 # %% ../../nbs/02_model/02_clip.ipynb #1948925b
 def resize_positions(
-    positions: Float[Tensor, "one_plus_tokens w"],  # Class token first, then a square grid row by row
+    positions: Float[Tensor, "tokens w"],           # Tokens before the grid, then the grid row by row
     grid: tuple[int, int],                          # Rows and columns wanted
     source: tuple[int, int]=None,                   # Rows and columns given; None = square
     mode: str='bilinear',                           # Or "bicubic", as DINO and the training-free CLIPs do it
-) -> Float[Tensor, "one_plus_h_w w"]:
+    extra: int=1,                                   # Tokens before the grid: the class token, or none
+) -> Float[Tensor, "new_tokens w"]:
     "Resize the grid part of a position embedding, corners not aligned"
     if mode not in ('bilinear', 'bicubic'): raise unknown_name('way to resize positions', mode, ['bilinear', 'bicubic'])
-    side = math.isqrt(len(positions) - 1)
+    side = math.isqrt(len(positions) - extra)
     source = source or (side, side)
-    check(source[0] * source[1] == len(positions) - 1,
-          'the position embedding should have a square grid and one class token', f'{len(positions)} rows')
+    check(source[0] * source[1] == len(positions) - extra,
+          f'the position embedding should have a square grid and {("no", "one")[extra]} class token', f'{len(positions)} rows')
     if tuple(grid) == tuple(source): return positions
-    spatial = rearrange(positions[1:], '(h w) d -> 1 d h w', h=source[0])
+    spatial = rearrange(positions[extra:], '(h w) d -> 1 d h w', h=source[0])
     how = dict(size=tuple(grid)) if mode == 'bilinear' else dict(scale_factor=tuple((g + .1) / s for g, s in zip(grid, source)))
     spatial = F.interpolate(spatial, mode=mode, align_corners=False, **how)
-    return torch.cat([positions[:1], rearrange(spatial, '1 d h w -> (h w) d')])
+    return torch.cat([positions[:extra], rearrange(spatial, '1 d h w -> (h w) d')])
+
+
+# %% ../../nbs/02_model/02_clip.ipynb #70e1f00b
+class BlockParts(NamedTuple):
+    "The parts of a transformer block, whoever wrote it"
+    norm1: nn.Module
+    qkv: tuple         # Weight (3w, w) and bias of queries, keys and values
+    heads: int
+    out: nn.Module     # Projection after the attention
+    scale1: nn.Module
+    norm2: nn.Module
+    ffn: nn.Module
+    scale2: nn.Module
+
+class PlainViT:
+    "open_clip's own ViT: the class token, or the mean of the patches, is the picture"
+    extra = 1  # tokens before those of the patches
+
+    @staticmethod
+    def conv(v): return v.conv1
+    @staticmethod
+    def blocks(v): return v.transformer.resblocks
+    @staticmethod
+    def dim(v): return v.proj.shape[1]
+    @staticmethod
+    def positions(v): return v.positional_embedding
+    @staticmethod
+    def set_positions(v, p): v.positional_embedding = nn.Parameter(p, requires_grad=False)
+
+    @staticmethod
+    def start(v, x, positions, double):
+        "Patches (b, m, w) with positions, the class token before them"
+        first = v.class_embedding.to(x.dtype) * (2 if double else 1)
+        return v.ln_pre(torch.cat([first.expand(len(x), 1, -1), x], 1) + positions)
+
+    @staticmethod
+    def project(v, x):
+        "Embedding of the picture, then those of the patches, (b, 1 + m, d)"
+        if v.pool_type == 'tok': return v.ln_post(x) @ v.proj
+        patches = v.ln_post(x[:, 1:])
+        whole = v.ln_post(x[:, 1:].mean(1, keepdim=True)) if v.final_ln_after_pool else patches.mean(1, keepdim=True)
+        return torch.cat([whole, patches], 1) @ v.proj
+
+    @staticmethod
+    def parts(block):
+        a = getattr(block, 'attn', None)
+        check(isinstance(a, nn.MultiheadAttention) and a.in_proj_weight is not None,
+              'the last block should have a plain attention, whose queries, keys and values can be told apart',
+              type(a).__name__, 'Choose an architecture such as ViT-B-16-quickgelu.')
+        return BlockParts(block.ln_1, (a.in_proj_weight, a.in_proj_bias), a.num_heads, a.out_proj, block.ls_1,
+                          block.ln_2, block.mlp, block.ls_2)
+
+    @staticmethod
+    def marks(v): return v.class_embedding, v.proj, v.ln_post.weight, v.transformer.resblocks[0].mlp.c_proj.bias
+
+
+# %% ../../nbs/02_model/02_clip.ipynb #70e1f00c
+class SigLIPViT:
+    "timm's ViT as SigLIP has it: no class token, and a pool by attention is the picture"
+    extra = 0
+
+    @staticmethod
+    def conv(v): return v.trunk.patch_embed.proj
+    @staticmethod
+    def blocks(v): return v.trunk.blocks
+    @staticmethod
+    def dim(v): return v.trunk.attn_pool.out_features
+    @staticmethod
+    def positions(v): return v.trunk.pos_embed[0]
+    @staticmethod
+    def set_positions(v, p): v.trunk.pos_embed = nn.Parameter(p[None], requires_grad=False)
+    @staticmethod
+    def start(v, x, positions, double): return x + positions
+
+    @staticmethod
+    def project(v, x):
+        "Embedding of the picture, then those of the patches, (b, 1 + m, d): the pool of all, and of each alone"
+        x, pool = v.trunk.norm(x), v.trunk.attn_pool
+        each = pool.proj(pool.kv(x).chunk(2, -1)[1])
+        return torch.cat([pool(x)[:, None], each + pool.mlp(pool.norm(each))], 1)
+
+    @staticmethod
+    def parts(block):
+        a = block.attn
+        return BlockParts(block.norm1, (a.qkv.weight, a.qkv.bias), a.num_heads, a.proj, block.ls1,
+                          block.norm2, block.mlp, block.ls2)
+
+    @staticmethod
+    def marks(v):
+        t = v.trunk
+        return t.attn_pool.latent, t.attn_pool.proj.weight, t.norm.weight, t.blocks[0].mlp.fc2.bias
+
+
+# %% ../../nbs/02_model/02_clip.ipynb #70e1f00d
+TOWER = ('conv1', 'class_embedding', 'positional_embedding', 'ln_pre', 'transformer', 'ln_post', 'proj', 'attn_pool', 'pool_type')
+
+def _is_none(*parts) -> bool: return all(p is None or isinstance(p, nn.Identity) for p in parts)
+
+def _as_siglip(visual) -> bool:
+    "Whether a tower of timm is built as SigLIP's"
+    t = visual.trunk
+    try:
+        pool, patches, attentions = t.attn_pool, t.patch_embed, [b.attn for b in t.blocks]
+        plain = all(_is_none(a.q_norm, a.k_norm, getattr(a, 'norm', None), getattr(a, 'gate', None)) for a in attentions)
+        alone = pool.latent_len == 1 and pool.mlp is not None and _is_none(pool.pos_embed, pool.q_norm, pool.k_norm)
+        rest = _is_none(t.cls_token, t.reg_token, t.norm_pre, t.fc_norm, t.head, patches.norm) and len(visual.head) == 0
+        return plain and alone and rest and isinstance(patches.proj, nn.Conv2d) and t.pos_embed is not None
+    except (AttributeError, TypeError): return False
+
+def _foreign(visual) -> str | None:
+    "What makes an image tower one that has no embedding of each of its patches; None = nothing"
+    kind, trunk = f'{type(visual).__name__} of {open_clip.__version__}', getattr(visual, 'trunk', None)
+    if trunk is None:
+        absent = [name for name in TOWER if not hasattr(visual, name)]
+        if absent: return f'{kind} without {", ".join(absent)}'
+        if visual.attn_pool is not None: return f'{kind} with a pool that mixes the patches before they are projected (CoCa)'
+        plain = visual.pool_type in ('tok', 'avg') and getattr(visual.transformer, 'batch_first', True)
+        return None if plain else f'{kind} that pools by {visual.pool_type!r}'
+    kind = f'{type(trunk).__name__} of timm'
+    if getattr(trunk, 'rope', None) is not None:
+        return f'{kind}, whose attention turns queries and keys by their place (rotary positions), which is not written here'
+    return None if _as_siglip(visual) else f'{kind}, which is no plain ViT under a pool by attention, as SigLIP is'
+
+def tower_of(
+    visual: nn.Module,  # Image tower of a CLIP
+) -> type:
+    "`PlainViT` or `SigLIPViT`; an error with the reason for any other tower"
+    foreign = _foreign(visual)
+    check(foreign is None, "the image tower should be a plain ViT of open_clip (2.26 or higher, below 4), or SigLIP's", foreign,
+          'Choose an architecture such as ViT-B-16-quickgelu.')
+    return SigLIPViT if hasattr(visual, 'trunk') else PlainViT
+
 
 # %% ../../nbs/02_model/02_clip.ipynb #bc384ac0
-TOWER = ('conv1', 'class_embedding', 'positional_embedding', 'ln_pre', 'transformer', 'ln_post', 'proj', 'attn_pool')
-
 class ImageEncoder(nn.Module):
     "Frozen CLIP ViT with deep visual prompts; gives one unit vector per patch and one per picture"
     def __init__(self,
-        visual: VisionTransformer,       # open_clip image tower
+        visual: nn.Module,               # Image tower of open_clip, as `tower_of` takes it
         *,
         vpt_tokens: int=10,              # Learned tokens per block; 0 = plain CLIP, nothing to train
         vpt_depth: int=None,             # Blocks that get prompts, counted from the first; None = all
@@ -381,22 +546,18 @@ class ImageEncoder(nn.Module):
         positions: str='bilinear',       # How the position embedding is resized, also for each picture: or "bicubic"
     ):
         super().__init__()
-        absent = [name for name in TOWER if not hasattr(visual, name)]
-        plain = not absent and visual.attn_pool is None and getattr(visual.transformer, 'batch_first', True)
-        check(plain, 'the image tower should be a plain ViT of open_clip (2.26 or higher, below 4)',
-              f'{type(visual).__name__} of {open_clip.__version__}{" without " * bool(absent)}{", ".join(absent)}',
-              'Choose an architecture such as ViT-B-16-quickgelu.')
-        width, layers = visual.conv1.out_channels, len(visual.transformer.resblocks)
+        self.tower = tower = tower_of(visual)
+        width, layers = tower.conv(visual).out_channels, len(tower.blocks(visual))
         self.clip = visual.requires_grad_(False)
-        self.patch, self.dim = visual.conv1.kernel_size[0], visual.proj.shape[1]
+        self.patch, self.dim = tower.conv(visual).kernel_size[0], tower.dim(visual)
         self.vpt_tokens, self.vpt_depth = vpt_tokens, layers if vpt_depth is None else vpt_depth
         check(0 <= vpt_tokens and 1 <= self.vpt_depth <= layers,
               f'`vpt_depth` should lie in 1..{layers} and `vpt_tokens` be 0 or more', f'{vpt_depth} and {vpt_tokens}')
         self.double_class_embedding, self.positions = double_class_embedding, positions
         if image_size:
             grid = (-(-image_size // self.patch),) * 2
-            resized = resize_positions(visual.positional_embedding.data, grid, mode=positions)
-            visual.positional_embedding = nn.Parameter(resized, requires_grad=False)
+            resized = resize_positions(tower.positions(visual).data, grid, mode=positions, extra=tower.extra)
+            tower.set_positions(visual, resized)
         if vpt_tokens:
             bound = math.sqrt(6 / (3 * self.patch**2 + width))  # VPT's initialisation
             with torch.random.fork_rng(devices=[]):  # what is drawn next does not depend on the number of prompts
@@ -407,33 +568,40 @@ class ImageEncoder(nn.Module):
         self.prompt_norm = nn.LayerNorm(width) if vpt_tokens else nn.Identity()
         self.prompt_dropout = nn.Dropout(dropout)
 
+    @property
+    def blocks(self) -> nn.Module:
+        "Of the tower, in order"
+        return self.tower.blocks(self.clip)
+
     def embed(self, image):
-        "Class and patch tokens with positions, (b, 1 + h*w, width), and the grid (h, w)"
-        clip, p = self.clip, self.patch
+        "Class token, if there is one, and patches with positions, (b, extra + h*w, width), and the grid (h, w)"
+        tower, p = self.tower, self.patch
         h, w = image.shape[-2:]
         image = F.pad(image, (0, (w + p - 1) // p * p - w, 0, (h + p - 1) // p * p - h))
-        x = clip.conv1(image)
+        x = tower.conv(self.clip)(image)
         grid = tuple(x.shape[-2:])
-        positions = resize_positions(clip.positional_embedding, grid, mode=self.positions).to(x.dtype)
-        start = clip.class_embedding.to(x.dtype) * (2 if self.double_class_embedding else 1)
-        x = torch.cat([start.expand(len(x), 1, -1), rearrange(x, 'b w i j -> b (i j) w')], 1)
-        return clip.ln_pre(x + positions), grid
+        positions = resize_positions(tower.positions(self.clip), grid, mode=self.positions, extra=tower.extra).to(x.dtype)
+        return tower.start(self.clip, rearrange(x, 'b w i j -> b (i j) w'), positions, self.double_class_embedding), grid
+
+    def project(self, x, grid):
+        "Unit vectors of the patches, (b, d, h, w), and of the picture, (b, d)"
+        x = l2_normalize(self.tower.project(self.clip, x))
+        return rearrange(x[:, 1:], 'b (h w) d -> b d h w', h=grid[0]), x[:, 0]
 
     def forward(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised picture, any size
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"]]:
         check(image.ndim == 4 and image.shape[1] == 3, '`image` should be (b, 3, H, W)', tuple(image.shape))
-        x, (h, w) = self.embed(image)
-        m = h * w
-        for i, block in enumerate(self.clip.transformer.resblocks):
+        x, grid = self.embed(image)
+        m, e = math.prod(grid), self.tower.extra
+        for i, block in enumerate(self.blocks):
             if self.vpt_tokens and i < self.vpt_depth:
                 prompts = self.prompt_dropout(self.prompt_proj(self.prompts[i])).to(x.dtype)
-                x = torch.cat([x[:, :1], prompts.expand(len(x), -1, -1), x[:, -m:]], 1)
-            elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :1], x[:, -m:]], 1)
+                x = torch.cat([x[:, :e], prompts.expand(len(x), -1, -1), x[:, -m:]], 1)
+            elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :e], x[:, -m:]], 1)
             x = block(x)
-        x = self.clip.ln_post(self.prompt_norm(torch.cat([x[:, :1], x[:, -m:]], 1)))
-        x = l2_normalize(x @ self.clip.proj)
-        return rearrange(x[:, 1:], 'b (h w) d -> b d h w', h=h), x[:, 0]
+        return self.project(self.prompt_norm(torch.cat([x[:, :e], x[:, -m:]], 1)), grid)
+
 
 # %% ../../nbs/02_model/02_clip.ipynb #e561ff65
 _WORD = re.compile(r"(?:[^\W_]|[\u0300-\u036f'-])+")  # letters and digits of any script, with accents, ' and -
@@ -443,8 +611,9 @@ class WordTokenizer:
     def __init__(self,
         words: list[str],        # Known words, in the order of their ids
         context_length: int=16,  # Tokens per sentence, start and end included
+        about: str='',           # What the world of these words is, a sentence for who uses others
     ):
-        self.words, self.context_length = list(words), context_length
+        self.words, self.context_length, self.about = list(words), context_length, about
         self.ids = {w: i + 2 for i, w in enumerate(self.words)}
         self.end = len(self.words) + 2
 
@@ -464,7 +633,7 @@ class WordTokenizer:
             words = self.split(text)
             unknown = [w for w in words if w not in self.ids]
             check(not unknown, f'{text!r} should use words that this CLIP learned',
-                  f'{", ".join(map(repr, unknown))}', f'Known: {", ".join(self.words)}.')
+                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {", ".join(self.words)}.'.lstrip())
             check(len(words) + 2 <= self.context_length,
                   f'{text!r} should have at most {self.context_length - 2} words', len(words))
             row[:len(words) + 2] = torch.tensor([1, *(self.ids[w] for w in words), self.end])
@@ -478,10 +647,18 @@ def get_tokenizer(
     cfg = clip_config(clip)
     if cfg['words']:
         with naming(f'the description of {called(clip)}', 'tell the length of a sentence'):
-            return WordTokenizer(cfg['words'], int(cfg['model_cfg']['text_cfg']['context_length']))
+            about = f'{world_line(cfg)} {OTHERWISE}' if cfg['world'] else ''
+            return WordTokenizer(cfg['words'], int(cfg['model_cfg']['text_cfg']['context_length']), about)
     check(isinstance(clip, str), 'a custom CLIP should list its `words`, or be named', 'neither',
           'Add "words" to its description.')
-    return open_clip.get_tokenizer(clip)
+    try: return open_clip.get_tokenizer(clip)
+    except Exception as e:
+        name = cfg['model_cfg'].get('text_cfg', {}).get('hf_tokenizer_name')
+        if machine_fault(e) or not name: raise
+        raise InputError(f'the tokenizer of {clip} ({name} of the Hub) should be in the cache or on the network, got '
+                         f'{" ".join(f"{type(e).__name__} ({e})".split())}. It is read by transformers: '
+                         'pip install transformers sentencepiece.') from e
+
 
 # %% ../../nbs/02_model/02_clip.ipynb #c6abee85
 def cut_texts(

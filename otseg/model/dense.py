@@ -8,6 +8,7 @@ Docs: https://otseg.github.io/otseg/02_model/dense.html.md"""
 __all__ = ['DENSE', 'near_tokens', 'DenseRule', 'TrainingFree']
 
 # %% ../../nbs/02_model/05_dense.ipynb #2f202fe8
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,17 +34,18 @@ def near_tokens(
     grid: tuple[int, int],  # Rows and columns of patches
     std: float=5.,          # Standard deviation, in patches
     like: Tensor=None,      # Tensor whose device and dtype it gets
+    extra: int=1,           # Tokens before the patches: the class token, or none
 ) -> Float[Tensor, "t t"]:
-    "Gaussian of the distance of two patches, 1 for a patch and itself; 0 in row and column of the class token, the first"
+    "Gaussian of the distance of two patches, 1 for a patch and itself; 0 in row and column of the class token, if there is one"
     like = torch.zeros(()) if like is None else like
     rows, columns = (torch.arange(n, device=like.device, dtype=torch.float32) for n in grid)
     at = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1).flatten(0, 1)
     near = (-(at[:, None] - at).square().sum(-1) / (2 * std**2)).exp()
-    return F.pad(near, (1, 0, 1, 0)).to(like.dtype)
+    return F.pad(near, (extra, 0, extra, 0)).to(like.dtype)
 
 def _naclip(q, k, grid):
     logits = einsum(k, k, 'b n i d, b n j d -> b n i j') * k.shape[-1] ** -.5
-    return (logits + near_tokens(grid, like=logits)).softmax(-1)
+    return (logits + near_tokens(grid, like=logits, extra=k.shape[2] - math.prod(grid))).softmax(-1)
 
 class DenseRule(NamedTuple):
     "What the last block of CLIP does with its image tokens"
@@ -85,32 +87,26 @@ class TrainingFree(nn.Module):
         self.image_encoder = ImageEncoder(visual, vpt_tokens=0, double_class_embedding=False, positions=positions)
         self.dense, self.text_prompts = dense, text_prompts
         self.residual = DENSE[dense].residual if residual is None else residual
-        attention = getattr(visual.transformer.resblocks[-1], 'attn', None)
-        check(isinstance(attention, nn.MultiheadAttention) and attention.in_proj_weight is not None,
-              'the last block should have a plain attention, whose queries, keys and values can be told apart',
-              type(attention).__name__, 'Choose an architecture such as ViT-B-16-quickgelu.')
+        self.image_encoder.tower.parts(self.image_encoder.blocks[-1])  # which have to be told apart
 
     def last_block(self, x, grid):
         "What the last block makes of the tokens (b, t, width), class token first"
-        rule, last = DENSE[self.dense], self.image_encoder.clip.transformer.resblocks[-1]
-        attention, y = last.attn, last.ln_1(x)
-        q, k, v = rearrange(F.linear(y, attention.in_proj_weight, attention.in_proj_bias),
-                            'b t (three n d) -> three b n t d', three=3, n=attention.num_heads)
+        rule, last = DENSE[self.dense], self.image_encoder.tower.parts(self.image_encoder.blocks[-1])
+        q, k, v = rearrange(F.linear(last.norm1(x), *last.qkv), 'b t (three n d) -> three b n t d', three=3, n=last.heads)
         if rule.attention: v = einsum(rule.attention(q, k, grid), v, 'b n i j, b n j d -> b n i d')
-        mixed = last.ls_1(attention.out_proj(rearrange(v, 'b n t d -> b t (n d)')))
+        mixed = last.scale1(last.out(rearrange(v, 'b n t d -> b t (n d)')))
         if not self.residual: return mixed
         x = x + mixed
-        return x + last.ls_2(last.mlp(last.ln_2(x)))
+        return x + last.scale2(last.ffn(last.norm2(x)))
 
     def encode_image(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"]]:
-        "Unit vector per image token, and that of the class token"
+        "Unit vector per image token, and one of the picture"
         check(image.ndim == 4 and image.shape[1] == 3, '`image` should be (b, 3, H, W)', tuple(image.shape))
-        clip, (x, grid) = self.image_encoder.clip, self.image_encoder.embed(image)
-        for block in clip.transformer.resblocks[:-1]: x = block(x)
-        x = l2_normalize(clip.ln_post(self.last_block(x, grid)) @ clip.proj)
-        return rearrange(x[:, 1:], 'b (h w) d -> b d h w', h=grid[0]), x[:, 0]
+        x, grid = self.image_encoder.embed(image)
+        for block in self.image_encoder.blocks[:-1]: x = block(x)
+        return self.image_encoder.project(self.last_block(x, grid), grid)
 
     def tokens(self,
         image: Float[Tensor, "b 3 H W"],  # Normalised pictures, any size
@@ -148,7 +144,7 @@ class TrainingFree(nn.Module):
             if maps:
                 each = text / (text.shape[1] * mean.norm(dim=-1)[:, None, None])
                 shares = einsum(tokens, each, 'b d h w, k n d -> b k n h w')
-        return OTSegOutput(scores, scores, (), shares, tuple(size or tokens.shape[-2:]), crop)
+        return OTSegOutput(scores, scores, (), shares, tuple(size or tokens.shape[-2:]), crop, logits=False)
 
     def transported(self, tokens, text, chunk, maps):
         "Score map of MPS in units of the cosine, (b, k, h, w), and its prompt maps (b, k, n, h, w)"

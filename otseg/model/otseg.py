@@ -35,6 +35,7 @@ class OTSegOutput:
     score_prompt_maps: Float[Tensor, "b k n h w"] | None  # Share of each text prompt in the score map, or None
     size: tuple[int, int]                             # Size (H, W) that the logits are enlarged to
     crop: tuple[int, int] | None = None               # Size (H, W) of the picture in it, where it was completed
+    logits: bool = True                               # Whether the sigmoid of a map is the score; False: it is the map itself
 
     def enlarge(self, x):
         "Bilinear to the picture's size (corners not aligned); U of Eqs 15 and 16"
@@ -66,7 +67,8 @@ class OTSegOutput:
         classes=slice(None),      # Which classes c of the k: a slice, or indices
     ) -> Float[Tensor, "b c H W"]:
         "Mask probabilities, calibrated against overrated seen classes; argmax over k is the prediction"
-        probs = self.mask_logits(blend, classes).sigmoid()
+        probs = self.mask_logits(blend, classes)
+        if self.logits: probs = probs.sigmoid()
         if seen is None or len(seen) == 0: return probs
         penalty = probs.new_zeros(self.score_map.shape[1])
         penalty[torch.as_tensor(list(seen)).to(probs.device, non_blocking=True)] = seen_penalty

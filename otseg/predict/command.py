@@ -15,8 +15,8 @@ from typing import Annotated
 from fastcore.script import anno_parser
 
 from ..core import InputError, check, check_output, command, say
-from ..model.config import check_places, check_precision, clip_config
-from .words import result_path, split_background, split_marks, split_results, split_words
+from ..model.config import check_places, check_training_free, clip_config, precision_of
+from .words import check_after, result_path, split_background, split_marks, split_results, split_words
 
 # %% ../../nbs/07_predict/05_command.ipynb #a71050a1
 def split_templates(
@@ -36,6 +36,8 @@ def check_asked(
     weights: str=None,
     precision: str='no',
     clip: str=None,
+    dense: str=None,
+    **after,
 ) -> None:
     "Raise `InputError` where a name does not exist or a file is not there"
     for p in pictures if isinstance(pictures, (list, tuple)) else [pictures]:
@@ -43,13 +45,18 @@ def check_asked(
     check_output(output)
     check_places(checkpoint, weights)
     check(clip is None or checkpoint == 'clip', '--clip should be given with --checkpoint clip only', clip)
+    check(dense is None or checkpoint == 'clip', '--dense should be given with --checkpoint clip only', dense)
     if clip: clip_config(clip)
+    if dense: check_training_free(dense)
     check(classes is not None or checkpoint != 'clip', 'classes should be named', 'none',
           'CLIP takes any: --classes "road,sky,car". A checkpoint of a training knows its own (--checkpoint FOLDER).')
     if classes is not None: split_words(classes)
     split_background(background)
+    check_after(**after)
+    scale = after.get('logit_scale')
+    check(scale is None or checkpoint == 'clip', '--logit-scale should be given with --checkpoint clip only', scale)
     split_results(results)
-    check_precision(precision)
+    precision_of(precision)
 
 @command
 def predict(
@@ -58,15 +65,20 @@ def predict(
     classes: str=None,            # "road,sky,sofa|couch", or a file: classes.txt, classes.json; None = those of training
     checkpoint: str='clip',       # clip = CLIP as it is, for photographs; a checkpoint or run folder, "toy", or a Hub id
     templates: str=None,          # 6, 8, or sentences "a photo of a {}.|a {}"; None = those of training
-    background: str=None,         # Level in 0..1, or names "wall,floor": a further class for the rest; None = none
+    background: str=None,         # Level in 0..1, names "wall,floor", or both "0.1,wall": a class for the rest; None = none
+    synonyms: str='mean',         # Words of a class: mean of their embeddings, or max, the best of their scores
+    area: float=None,             # Share of the picture (but for its background) below which a class is dropped; None = none is
+    refine: Annotated[int, dict(nargs='?', const=10)]=0, # Rounds that draw boundaries to the edges of the picture; alone: 10
+    logit_scale: float=None,      # With --checkpoint clip: of the softmax over all words, to which a level refers; None = 40
     results: str=None,            # Some of mask,overlay,prompts,json; None = all
     show: str=None,               # Class whose prompt maps are drawn; None = the largest
     size: int=None,               # Short side that pictures are resized to; None = as in training
     blend: float=None,            # 1 decoder, 0 score map; None = as in training
     seen_penalty: float=None,     # Taken from the scores of classes with labels; None = as in training
-    precision: str='no',          # Of the model: no (float32), bf16 or fp16
+    precision: str='no',          # Of the model: fp32 (or no), bf16 or fp16
     weights: str=None,            # CLIP weights: a file; None = those of the checkpoint, of clip OpenAI's ViT-B/16
     clip: str=None,               # With --checkpoint clip: the architecture of the weights, as ViT-L-14-quickgelu
+    dense: str=None,              # With --checkpoint clip: naclip, sclip, clearclip, maskclip, kk or vanilla; None = naclip
     alpha: str='',                # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
     depth: int=0,                 # Bits in use of a channel of 16, as 12; 0 = all of them
     overwrite: bool=False,        # Do pictures again that have results
@@ -76,16 +88,17 @@ def predict(
 ):
     "Segment pictures into any classes; the same command again goes on with what is left"
     first = int(os.environ.get('RANK', 0)) == 0
-    try: check_asked(pictures, output, classes, background, results, checkpoint, weights, precision, clip)
+    after = dict(synonyms=synonyms, logit_scale=logit_scale, area=area, refine=refine)
+    try: check_asked(pictures, output, classes, background, results, checkpoint, weights, precision, clip, dense, **after)
     except InputError:
         if first: raise
         raise SystemExit(2) from None  # told once, by the first process
     from otseg.predict.folder import BadPictures, ToldError, predict_folder
     try:
         result = predict_folder(pictures, output, classes, split_templates(templates), background, checkpoint=checkpoint,
-                                weights=weights, clip=clip, precision=precision, size=size, blend=blend,
-                                seen_penalty=seen_penalty, results=results, prompts_of=show, alpha=alpha, depth=depth,
-                                overwrite=overwrite, skip_bad=skip_bad, workers=workers, timeout=timeout)
+                                weights=weights, clip=clip, dense=dense, precision=precision_of(precision), size=size,
+                                blend=blend, seen_penalty=seen_penalty, results=results, prompts_of=show, alpha=alpha,
+                                depth=depth, **after, overwrite=overwrite, skip_bad=skip_bad, workers=workers, timeout=timeout)
     except ToldError: raise SystemExit(2) from None
     except BadPictures as e:
         tell(e.result, output)
@@ -100,7 +113,13 @@ def tell(
     output: Path,
 ) -> None:
     "What became of the pictures, in lines"
-    for name, line in result.lines.items(): say(f'{name}: {line} -> {result_path(output, name, "json").with_suffix(".*")}')
+    doubtful = {name for names in result.doubts.values() for name in names}
+    for name, line in result.lines.items():
+        marked = ' (not to be trusted: see the warning)' * (name in doubtful)
+        say(f'{name}: {line}{marked} -> {result_path(output, name, "json").with_suffix(".*")}')
+    for why, names in result.doubts.items():
+        told = ', '.join(names[:3]) + f' and {len(names) - 3} more' * (len(names) > 3)
+        say(f'warning: {told}: {why}', file=sys.stderr)
     for note in result.notes: say(f'note: {note}', file=sys.stderr)
     if result.left_out: say(f'note: left out: {result.left_out}', file=sys.stderr)
     say(f'{result} -> {output}')

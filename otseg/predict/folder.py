@@ -290,19 +290,23 @@ class Task(NamedTuple):
 def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     "What a folder of results is an answer to, for JSON"
     q, vocab, c = task.question, task.question.vocab, task.segmenter.model.config
-    if checkpoint == 'clip': told = dict(clip=c.clip, sha256=weights_id(c.clip, c.weights), checkpoint='clip')
+    if checkpoint == 'clip':
+        told = dict(clip=c.clip, dense=task.segmenter.model.dense, sha256=weights_id(c.clip, c.weights), checkpoint='clip')
     else:
         folder = find_checkpoint(checkpoint)
         told = dict(sha256=weights_id('', folder/'model.safetensors'), checkpoint=str(folder))
     prompts = dict(text_prompts=vocab.texts()) if vocab.text_prompts else dict(templates=list(vocab.templates))
-    rest = q.level if q.level is not None else q.background or None
+    rest = ([q.level] if q.level is not None else []) + ['|'.join(row) for row in q.rest.values()]
+    rest = rest[0] if rest == [q.level] else rest or None
+    after = dict(synonyms='max' if q.means is not None else None, logit_scale=q.rules.logit_scale, area=q.rules.area,
+                 refine=q.rules.refine or None)
     where = dict(folder=str(pictures.folder.resolve())) if pictures.folder else dict(
         folder=None, pictures={n: str(p.resolve()) for n, p in pictures.paths.items()})
     words, scoring = {k: list(v) for k, v in q.words.items() if v != (k,)}, task.scoring
     return dict(classes=list(vocab.names), unseen=list(vocab.unseen_names), words=words, **prompts, background=rest,
                 precision=task.segmenter.precision, size=task.prepare.size, blend=scoring.blend,
                 seen_penalty=scoring.seen_penalty, results=list(task.kinds), show=task.prompts_of,
-                **task.reading, **where, **told)
+                **{k: v for k, v in after.items() if v is not None}, **task.reading, **where, **told)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #990a69da
 WRITERS = 2      # threads
@@ -314,8 +318,8 @@ def _ends_all(error: Exception) -> bool:
     return not isinstance(error, torch.OutOfMemoryError) and re.search(r'CUDA error|device-side assert', str(error)) is not None
 
 class Share:
-    "What one process has done: a line for each picture, why some have no result, and what could not be drawn"
-    def __init__(self): self.done, self.bad, self.notes = {}, {}, []
+    "What one process has done: a line for each picture, why some have no result or a doubtful one, and what could not be drawn"
+    def __init__(self): self.done, self.bad, self.notes, self.doubts = {}, {}, [], {}
 
     @contextlib.contextmanager
     def about(self, name: str):
@@ -369,13 +373,13 @@ def _answers(task: Task, items: list[dict], share: Share, names: list[str], batc
         with share.about(name): [found[i]] = ask([x], 1)
     return found
 
-def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str]:
-    "Label a picture and write its results: what could not be drawn, and its areas"
+def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str, tuple]:
+    "Label a picture and write its results: what could not be drawn, its areas, and why they should not be trusted"
     picture = item['picture'].numpy() if item['picture'] is not None else None
     if picture is None and {'prompts', 'overlay'} & {*task.kinds}: picture = task.read(path)
     s = task.segmenter.segment(item['x'], tuple(item['size']), task.question, task.scoring, picture=picture, name=name,
                                output=output)
-    return write_results(s, task.output, name, task.kinds, task.prompts_of), _line(s) if line else ''
+    return write_results(s, task.output, name, task.kinds, task.prompts_of), _line(s) if line else '', s.warnings
 
 def work(
     task: Task,
@@ -391,7 +395,10 @@ def work(
     share, names, waiting, p = Share(), [*paths], deque(), task.segmenter.preprocess
     def finish():
         name, written = waiting.popleft()
-        with share.about(name): notes, share.done[name] = written.result(); share.notes += notes
+        with share.about(name):
+            notes, share.done[name], doubts = written.result()
+            share.notes += notes
+            if doubts: share.doubts[name] = doubts
     def count(size): return math.prod(len(window_starts(s, p.window, p.stride)) for s in size)
     with ThreadPoolExecutor(WRITERS) as pool:
         for group in together(items, p.window, count, batch_size, most):
@@ -414,6 +421,7 @@ class FolderResult(NamedTuple):
     seconds: float  # From the first picture to the last
     lines: dict     # Picture -> the areas of its classes in words, where there are few
     notes: list     # What could not be drawn
+    doubts: dict    # Why an answer should not be trusted -> the pictures
     left_out: str   # Files of the folder that are no pictures, and why, in words; empty: none
     trace: str | None = None  # Of the first error that nobody has foreseen
 
@@ -459,13 +467,16 @@ FEW_LINES = 20  # pictures of which a line each is told
 
 def _add_up(processes: Processes, share: Share, pictures: Pictures, todo: int, began: float) -> FolderResult:
     "What all processes have done"
-    shares = processes.gather((share.done, share.bad, share.notes))
-    bad = {n: t for _, b, _ in shares for n, t in sorted(b.items())}
-    lines = {n: line for d, _, _ in shares for n, line in d.items() if line}
-    return FolderResult(done=sum(len(d) for d, _, _ in shares), before=len(pictures.paths) - todo,
+    shares = processes.gather((share.done, share.bad, share.notes, share.doubts))
+    bad = {n: t for _, b, *_ in shares for n, t in sorted(b.items())}
+    lines, doubts = {n: line for d, *_ in shares for n, line in d.items() if line}, {}
+    for n, reasons in sorted(pair for *_, d in shares for pair in d.items()):
+        for why in reasons: doubts.setdefault(why, []).append(n)
+    return FolderResult(done=sum(len(d) for d, *_ in shares), before=len(pictures.paths) - todo,
                         skipped={n: t.why for n, t in sorted(bad.items())}, seconds=time.perf_counter() - began,
-                        lines=dict(sorted(lines.items())), notes=sorted(n for *_, notes in shares for n in notes),
-                        left_out=left_out_text(pictures.left_out), trace=next((t.trace for t in bad.values() if t.trace), None))
+                        lines=dict(sorted(lines.items())), notes=sorted(n for *_, notes, _ in shares for n in notes),
+                        doubts=doubts, left_out=left_out_text(pictures.left_out),
+                        trace=next((t.trace for t in bad.values() if t.trace), None))
 
 def _note_skipped(output: Path, result: FolderResult, skip_bad: int) -> None:
     "List what has no result"
@@ -488,10 +499,15 @@ def predict_folder(
     checkpoint: str='toy', # Checkpoint or run folder, "toy", or a Hub id
     weights: str=None,     # CLIP weights, where the recorded ones are not to be found; of "clip", those that it takes
     clip: str=None,        # Of "clip": its architecture, as in `load_clip`; None = OpenAI's ViT-B/16
+    dense: str=None,       # Of "clip": rule of its last block, as in `TrainingFree`; None = naclip
     precision: str='no',   # Of the model: "no" (float32), "bf16", "fp16"
     size: int=None,        # Short side that pictures are resized to; None = as in training
     blend: float=None,     # 1 decoder, 0 score map; None = as in training
     seen_penalty: float=None, # None = as in training
+    synonyms: str='mean',  # As in `Segmenter.predict`, as the next three
+    logit_scale: float=None,
+    area: float=None,
+    refine: int=0,
     results=None,          # Some of "mask,overlay,prompts,json"; None = all
     prompts_of: str=None,  # Class whose prompt maps are drawn; None = of each picture the one with the largest area
     alpha: str='',         # A fourth band: over = transparency, drop = the colours alone; empty = as the file says
@@ -510,8 +526,11 @@ def predict_folder(
     output, kinds, processes = Path(output), split_results(results), Processes(timeout)
     made = []
     def task():
-        seg = Segmenter.from_pretrained(checkpoint, weights=weights, clip=clip, device=processes.device, precision=precision)
-        prepare, question = Preparation(seg.preprocess, size, seg.patch), seg.question(classes, templates, background)
+        seg = Segmenter.from_pretrained(checkpoint, weights=weights, clip=clip, dense=dense, device=processes.device,
+                                         precision=precision)
+        prepare = Preparation(seg.preprocess, size, seg.patch)
+        question = seg.question(classes, templates, background, synonyms=synonyms, logit_scale=logit_scale, area=area,
+                                refine=refine)
         check(prompts_of is None or prompts_of in question.words, 'the class whose prompt maps are drawn should be asked for',
               repr(prompts_of), f'Choose from {", ".join(question.words)}.')
         made.append(Task(seg, question, seg.scoring(blend, seen_penalty, question.seen), prepare, output, kinds, prompts_of,

@@ -199,6 +199,8 @@ def get_recipe(
 ADE = replace(VOC, name='ade150-supervised', dataset='ade150', setting='supervised', seen_penalty=0., min_side=None,
               model=replace(VOC.model, image_mean=CLIP_MEAN, image_std=CLIP_STD))  # C
 TARGETS = {r.dataset: r for r in (*_BASES, ADE)}
+_LIKE = dict(voc20=VOC, voc21=VOC, context60=CONTEXT, pc459=CONTEXT, coco_object=COCO, ade847=ADE, cityscapes=VOC)  # ours
+TARGETS |= {name: replace(r, name=f'{name}-{r.setting}', dataset=name) for name, r in _LIKE.items()}
 
 def cross_recipe(
     source: Recipe,  # What the model was trained by

@@ -49,7 +49,7 @@ def checkpoint_activations(
     model: OTSeg,  # Its encoder blocks and decoder layers are changed in place; names of weights stay
 ) -> None:
     "Trade a second forward pass for the memory of activations"
-    for block in (*model.image_encoder.clip.transformer.resblocks, *model.head.decoder.layers):
+    for block in (*model.image_encoder.blocks, *model.head.decoder.layers):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 # %% ../../nbs/06_train/04_step.ipynb #c99a1349

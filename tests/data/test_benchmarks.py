@@ -4,8 +4,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from given.layouts import (BENCHMARKS, ade_full_mask, ade_full_tree, cityscapes_tree, coco_tree, context_mask, context_tree,
-                           lines, mask, picture, stripes, voc_tree)
+from given.layouts import (BENCHMARKS, WRONG, ade_full_mask, ade_full_tree, cityscapes_tree, coco_tree, context_tree, lines,
+                           mask, picture, stripes, voc_tree)
 from given.shell import shell
 from PIL import Image
 
@@ -65,22 +65,6 @@ def test_otseg_prepare(name, tmp_path, monkeypatch):
     image.write_bytes(image.read_bytes()[:40])
     code, out, err = shell('otseg-prepare', name, 'data', '--subset')
     assert code == 1 and image.name in out, (out, err)
-
-
-WRONG = dict(  # a data set: what is done to its tree, and the file that the error names
-    voc21=(lambda r: (r/'VOCdevkit/VOC2012/SegmentationClass/2007_000001.png').unlink(), 'SegmentationClass/2007_000001.png'),
-    voc20=(lambda r: mask(r/'VOCdevkit/VOC2012/SegmentationClass/2007_000001.png', [0, 21]), 'SegmentationClass/2007_000001.png'),
-    context59=(lambda r: (r/'VOCdevkit/VOC2010/labels.txt').unlink(), 'labels.txt'),
-    context60=(lambda r: lines(r/'VOCdevkit/VOC2010/labels.txt', ['1: accordion', '2: aeroplane']), 'labels.txt'),
-    pc459=(lambda r: context_mask(r/'VOCdevkit/VOC2010/trainval/2008_000001.mat', [1, 460]), 'trainval/2008_000001.mat'),
-    coco_object=(lambda r: mask(r/'annotations/val2017/000000000285.png', [0, 11], palette=False), 'val2017/000000000285.png'),
-    cocostuff171=(lambda r: (r/'annotations/val2017/000000000285.png').unlink(), 'val2017/000000000285'),
-    ade150=(lambda r: mask(r/'ADEChallengeData2016/annotations/validation/ADE_val_00000002.png', [151], palette=False),
-            'validation/ADE_val_00000002.png'),
-    cityscapes=(lambda r: (r/'gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png').unlink(),
-                'gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png'),
-    ade847=(lambda r: (r/'ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_00000002_seg.png').unlink(),
-            'urban/street/ADE_val_00000002'))
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)

@@ -110,3 +110,19 @@ BENCHMARKS = dict(
     coco_object=(coco_tree, [0, 1, 12, 80]), cocostuff171=(coco_tree, [0, 11, 79, 80, 170, 255]),
     ade150=(ade_tree, [0, 149, 255]),
     cityscapes=(cityscapes_tree, [0, 1, 13, 18, 255]), ade847=(ade_full_tree, [0, 1, 846, 65535]))
+
+# data set -> what is done to its tree, and the file that the error names
+WRONG = dict(
+    voc21=(lambda r: (r/'VOCdevkit/VOC2012/SegmentationClass/2007_000001.png').unlink(), 'SegmentationClass/2007_000001.png'),
+    voc20=(lambda r: mask(r/'VOCdevkit/VOC2012/SegmentationClass/2007_000001.png', [0, 21]), 'SegmentationClass/2007_000001.png'),
+    context59=(lambda r: (r/'VOCdevkit/VOC2010/labels.txt').unlink(), 'labels.txt'),
+    context60=(lambda r: lines(r/'VOCdevkit/VOC2010/labels.txt', ['1: accordion', '2: aeroplane']), 'labels.txt'),
+    pc459=(lambda r: context_mask(r/'VOCdevkit/VOC2010/trainval/2008_000001.mat', [1, 460]), 'trainval/2008_000001.mat'),
+    coco_object=(lambda r: mask(r/'annotations/val2017/000000000285.png', [0, 11], palette=False), 'val2017/000000000285.png'),
+    cocostuff171=(lambda r: (r/'annotations/val2017/000000000285.png').unlink(), 'val2017/000000000285'),
+    ade150=(lambda r: mask(r/'ADEChallengeData2016/annotations/validation/ADE_val_00000002.png', [151], palette=False),
+            'validation/ADE_val_00000002.png'),
+    cityscapes=(lambda r: (r/'gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png').unlink(),
+                'gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png'),
+    ade847=(lambda r: (r/'ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_00000002_seg.png').unlink(),
+            'urban/street/ADE_val_00000002'))

@@ -61,10 +61,40 @@ def test_every_name_has_the_eighty_sentences_of_its_makers():
     assert (seg.preprocess.window, seg.preprocess.stride, seg.preprocess.min_side) == (224, 112, 336)
 
 
-def test_a_level_is_no_background_of_cosines(seg, photo):
-    with pytest.raises(InputError, match='should be told by names, got the level 0.5'): seg.predict(photo, 'sky', background=.5)
+def test_a_level_of_cosines_is_one_of_their_softmax(seg, photo):
+    s = seg.predict(photo, 'sky,grass,house', background=.6)
+    plain = seg.predict(photo, 'sky,grass,house')
+    rows = plain.output.mask_probs(0.)[0]
+    want = (40 * rows).softmax(0)
+    assert torch.allclose(plain.probs, want, atol=1e-5)
+    assert s.classes == ['sky', 'grass', 'house', 'background'] and 0 < (s.labels == 3).mean() < 1
+    assert ((s.labels == 3) == (want.amax(0) < .6).numpy()).all()
+    sharp = seg.predict(photo, 'sky,grass,house', background=.6, logit_scale=100)
+    assert (sharp.labels == 3).mean() < (s.labels == 3).mean()
+    with pytest.raises(InputError, match='two classes or more to compare'): seg.predict(photo, 'sky', background=.5)
     s = seg.predict(photo, 'sky', background='grass,house')
     assert s.classes == ['sky', 'background'] and {0, 1} >= {*np.unique(s.labels)}
+
+
+def test_the_command_takes_all_that_comes_after_the_scores(photo):
+    words = [photo, '--classes', 'sky,grass|house', *'--clip toy --weights packaged --output out --results mask,json'.split()]
+    after = '--background 0.4,tree --synonyms max --area 0.01 --refine --logit-scale 30 --dense sclip'.split()
+    code, out, err = ask(*words, *after)
+    assert code == 0, err
+    noted = json.loads(Path('out/predict.json').read_text(encoding='utf-8'))
+    told = {k: noted[k] for k in ('background', 'synonyms', 'area', 'refine', 'logit_scale', 'dense')}
+    assert told == dict(background=[.4, 'tree'], synonyms='max', area=.01, refine=10, logit_scale=30, dense='sclip')
+    labels = np.array(Image.open('out/photo.png.mask.png'))
+    free = Segmenter.from_clip('toy', weights='packaged', dense='sclip')
+    s = free.predict(photo, 'sky,grass|house', background='0.4,tree', synonyms='max', area=.01, refine=10, logit_scale=30)
+    assert (labels == s.labels).all() and s.classes[-1] == 'background'
+    code, out, err = ask(*words, *after[:-4], '--refine', '3')
+    assert code == 2 and 'refine: 10 before, 3 now' in err, err
+    for wrong, says in ((['--synonyms', 'mx'], "Did you mean 'max'"), (['--area', '1'], 'a share in 0..1'),
+                        (['--refine', '-1'], 'number of rounds'), (['--dense', 'naklip'], "Did you mean 'naclip'"),
+                        (['--precision', 'fp64'], 'unknown precision'), (['--background', '0.1,0.2'], 'should have one level')):
+        code, out, err = ask(*words, *wrong)
+        assert code == 2 and says in err, err
 
 
 def test_nothing_is_trained_and_nothing_saved(seg, folder):
@@ -94,5 +124,5 @@ def test_without_weights_it_says_where_they_are(photo, monkeypatch):
     monkeypatch.setenv('HF_HUB_CACHE', str(Path('hub').resolve()))
     code, out, err = ask(photo, '--classes', 'sky,road', '--output', 'out')
     assert code == 2 and 'Traceback' not in err and not Path('out').exists(), err
-    for words in ("the weights 'openai' of ViT-B-16-quickgelu", '--weights FILE', 'fetch https://',
+    for words in ("the weights 'openai' of ViT-B-16-quickgelu", '--weights FILE', 'fetch https://', '(about 35',
                   'The checkpoint "toy" needs no weights, but knows a drawn world alone'): assert words in err, err

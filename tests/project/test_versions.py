@@ -16,6 +16,8 @@ REACHES = {
     ('otseg/train/processes.py', 'AcceleratorState._reset_state'): 'accelerate: an InputError names the versions that have it',
     ('tests/model/test_compile.py', 'torch.utils._python_dispatch'): 'torch: counts operations, as torch documents',
     ('otseg/study/measure.py', 'torch.utils._python_dispatch'): 'torch: counts products, and is what torch documents for it',
+    ('otseg/study/backbones.py', 'torch.utils._python_dispatch'): 'torch: as above',
+    ('otseg/study/backbones.py', 'torch._subclasses.fake_tensor'): 'torch: the room of one table, which nothing else imports',
     ('otseg/study/measure.py', 'op._schema'): 'torch: what a dispatch mode is given, with the names of its documentation',
     ('tests/given/counting.py', 'torch.utils._python_dispatch'): 'torch: as above',
     ('tests/predict/test_batches.py', 'torch.utils._python_dispatch'): 'torch: as above',
@@ -34,11 +36,7 @@ OWN = {'_repr_html_', '_repr_png_', '_repr_svg_', '_repr_markdown_', '_replace',
 # Parts of open_clip's towers: the weights files fix their names, the versions of open_clip the rest
 TOWER = {'resblocks', 'ln_1', 'ln_2', 'ls_1', 'ls_2', 'mlp', 'c_fc', 'c_proj', 'gelu', 'attn_pool', 'in_proj_weight',
          'in_proj_bias'}
-TOWERS = {('otseg/model/clip.py', 'resblocks'), ('otseg/model/clip.py', 'attn_pool'), ('otseg/model/dense.py', 'resblocks'),
-          ('otseg/train/step.py', 'resblocks'), ('otseg/model/checkpoint.py', 'resblocks'), ('otseg/model/checkpoint.py', 'mlp'),
-          ('otseg/model/checkpoint.py', 'c_proj'),
-          # the last block in the rules of CLIP alone
-          *(('otseg/model/dense.py', n) for n in ('ln_1', 'ln_2', 'ls_1', 'ls_2', 'mlp', 'in_proj_weight', 'in_proj_bias'))}
+TOWERS = {('otseg/model/clip.py', n) for n in TOWER - {'c_fc', 'gelu'}}  # and those of timm, in `PlainViT` and `SigLIPViT` alone
 # Modules and names that Windows lacks, some of them macOS too
 POSIX = {'resource', 'fcntl', 'pwd', 'grp', 'termios', 'pty', 'fork', 'forkpty', 'killpg', 'sched_getaffinity', 'AF_UNIX',
          'geteuid', 'getuid', 'setitimer', 'SIGALRM', 'SIGKILL', 'SIGCHLD', 'mkfifo', 'getrusage', 'symlink_to', 'symlink'}
