@@ -255,8 +255,8 @@ of('predict/segmenter', f'{Q}test_classes_with_labels_are_those_of_the_training'
     'inductive runs asked like supervised ones', "(trained.names if self.setting == 'supervised' else trained.seen_names)",
     '(trained.names)', 'unseen classes with a penalty')
 of('predict/segmenter', f'{Q}test_the_background_is_no_class_text')(
-    'background among the class text', 'return self.text[:len(self.vocab) - self.background]',
-    'return self.text[:len(self.vocab)]',
+    'background among the class text', 'else self.means)[:len(self.vocab) - self.background]',
+    'else self.means)[:len(self.vocab)]',
     'prompt maps of the background')
 of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
     'prompt maps of the background, too', 'WholePicture(self.model, x[None], question.class_text,',
@@ -304,3 +304,8 @@ of('explore/probe', X)('stale labels', 'key = self.version, options, tuple(size)
 of('explore/probe', X)('labels of another penalty', 'key = self.version, options, tuple(size), blend, seen_penalty',
                        'key = self.version, options, tuple(size), blend', 'a handle without effect')
 of('explore/probe', X)('stale head', "_last('head', options,", "_last('head', None,", 'a handle without effect')
+
+# after the scores
+of('evaluate/labels', 'evaluate/test_labels.py::test_the_order_of_the_rules')(
+    'a class of just the share is kept', 'areas > rules.area * areas', 'areas >= rules.area * areas',
+    'other labels than published')
