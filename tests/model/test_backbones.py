@@ -117,7 +117,8 @@ def test_siglip_from_a_file(small_timm, tmp_path, monkeypatch):  # noqa: F811
     "Text tower under its own name, other positions, another directory: as the CLIP that was saved"
     small = shrunken('ViT-B-16-SigLIP')
     clip = load_clip(small, 'random:1')
-    save(clip.state_dict(), tmp_path/'siglip.safetensors')
+    assert {k.split('.')[0] for k in clip.state_dict()} == {'visual', 'text', 'logit_scale'}  # as published, but for the bias
+    save(clip.state_dict() | dict(logit_bias=torch.tensor(-10.)), tmp_path/'siglip.safetensors')
     texts, weights = ['a cat', 'a photo of a dog'], str(tmp_path/'siglip.safetensors')
     want = F.normalize(clip.encode_text(get_tokenizer(small)(texts)), dim=-1)
     torch.testing.assert_close(text_embeddings([[t] for t in texts], small, weights, cache=False)[:, 0], want)

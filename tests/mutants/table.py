@@ -82,13 +82,30 @@ of('model/clip', f'{PARITY}test_encoder', f'{M}test_visual_prompts_are_replaced_
     'visual prompts pile up', 'prompts.expand(len(x), -1, -1), x[:, -m:]]', 'prompts.expand(len(x), -1, -1), x[:, 1:]]',
     'published checkpoints give other tokens')
 of('model/clip', f'{M}test_visual_prompts_are_replaced_and_leave')(
-    'visual prompts stay', 'elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :1], x[:, -m:]], 1)', '',
+    'visual prompts stay', 'elif self.vpt_tokens and i == self.vpt_depth: x = torch.cat([x[:, :e], x[:, -m:]], 1)', '',
     'blocks beyond the depth attend to prompts')
 of('model/clip', f'{PARITY}test_encoder', f'{M}test_the_class_embedding_counts_twice_as_published')(
-    'class embedding once', '* (2 if self.double_class_embedding else 1)', '', 'published checkpoints give other tokens')
+    'class embedding once', '* (2 if double else 1)', '', 'published checkpoints give other tokens')
 of('model/clip', f'{M}test_the_norm_of_the_prompts_comes_before_the_last_norm')(
-    'norm of the prompts comes last', 'self.clip.ln_post(self.prompt_norm(torch.cat([x[:, :1], x[:, -m:]], 1)))',
-    'self.prompt_norm(self.clip.ln_post(torch.cat([x[:, :1], x[:, -m:]], 1)))', 'the same')
+    'norm of the prompts left out', 'self.project(self.prompt_norm(torch.cat([x[:, :e], x[:, -m:]], 1)), grid)',
+    'self.project(torch.cat([x[:, :e], x[:, -m:]], 1), grid)', 'the same')
+B = 'model/test_backbones.py::'
+of('model/clip', f'{B}test_a_patch_is_what_the_tower_gives_for_it_alone')(
+    "keys of SigLIP's pool for its values", 'pool.kv(x).chunk(2, -1)[1]', 'pool.kv(x).chunk(2, -1)[0]', 'meaningless tokens')
+of('model/clip', f'{B}test_the_picture_is_the_clips_own')(
+    'a mean of patches taken for a class token', "if v.pool_type == 'tok': return", 'if True: return',
+    'a picture that CLIPA never trained')
+of('model/clip', f'{B}test_siglip_from_a_file')(
+    'text tower without its name', '(CustomTextCLIP if apart else CLIP)', 'CLIP', 'no file of SigLIP can be read')
+of('model/clip', f'{B}test_statistics_and_activation_are_those_of_open_clip')(
+    'another activation than that of training', 'check(trained == here or', 'check(True or', 'plausible tokens, and worse')
+of('model/config', f'{B}test_statistics_and_activation_are_those_of_open_clip')(
+    'statistics by the architecture alone', "== ('ViT-L-14', 'laion2b_s32b_b82k')", "== ('ViT-L-14', '')",
+    'pictures in other colours than in training')
+of('model/clip', 'model/test_dense.py::test_rules_by_their_words')(
+    'positions stretched to the grid', '(g + .1) / s', 'g / s', 'other tokens than the published code gives')
+of('model/dense', 'model/test_dense.py::test_rules_by_their_words')(
+    'narrow neighbourhood', '/ (2 * std**2)', '/ std**2', 'the same')
 of('model/otseg', f'{M}test_norms_may_have_a_decay_of_their_own')(
     'norms decay like the others', 'lr=lr, weight_decay=norm_weight_decay)', 'lr=lr, weight_decay=weight_decay)',
     'an option without effect')
