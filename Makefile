@@ -15,7 +15,7 @@ HIDE_GPU := CUDA_VISIBLE_DEVICES= HIP_VISIBLE_DEVICES= OTSEG_DEVICE=cpu
 RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help check-python setup demo test test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
+.PHONY: help check-python setup demo test test-slow test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
         test-browser mutants clean-room constraints lab export clean outputs prepare readme lint docs
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ test: check-python  ## every notebook, then every test (no network, no data, no 
 
 test-data: check-python  ## the checks that need the shared data folder (OTSEG_SHARED)
 	@$(HIDE_GPU) $(RUN) --flags data -- -m data
+
+test-slow: check-python  ## what takes longer than the limit of `make test` allows; WORDS="fuzz" runs those with one of the words
+	@$(HIDE_GPU) $(RUN) --machine "" --only tests -- -m slow $(if $(WORDS),-k "$(WORDS)")
 
 test-gpu: check-python  ## the checks that need an NVIDIA GPU; without one, a list of them
 	@$(RUN) --machine "" --gpu
