@@ -62,24 +62,24 @@ def test_marks_of_editors(root):
 
 
 def test_a_key_twice_anywhere(tmp_path):
-    (tmp_path/'a.json').write_text('[{"a": 1}, {"b": {"c": 1, "d": 2, "c": 3}}]')
+    (tmp_path/'a.json').write_text('[{"a": 1}, {"b": {"c": 1, "d": 2, "c": 3}}]', encoding='utf-8')
     with pytest.raises(InputError, match=r"a\.json should give each key once, got 'c' twice"): read_json(tmp_path/'a.json')
 
 
 def test_names_that_a_list_holds_twice(root):
     "They count twice: the first lines of a training say so, and the report"
-    (root/'train.txt').write_text('one\ntwo\none.png\nthree\n./two\n')
+    (root/'train.txt').write_text('one\ntwo\none.png\nthree\n./two\n', encoding='utf-8')
     data = load_dataset('folder', root)
     assert len(data) == 5 and '5 pictures by' in data.summary and 'named more than once: 2 (one, two)' in data.summary
     assert check_dataset('folder', root).splits[0].problems['twice'] == ['one', 'two']
-    (root/'train.txt').write_text('one\ntwo\n')
+    (root/'train.txt').write_text('one\ntwo\n', encoding='utf-8')
     assert 'more than once' not in load_dataset('folder', root).summary
 
 
 @pytest.mark.parametrize('file, mark, head', [('train.csv', ',', 'image,mask\n'), ('train.txt', ' ', '')])
 def test_two_masks_of_one_picture(root, file, mark, head):
     rows = [f'images/train/one.png{mark}masks/train/{n}.png' for n in ('one', 'two')]
-    (root/file).write_text(head + '\n'.join(rows))
+    (root/file).write_text(head + '\n'.join(rows), encoding='utf-8')
     with pytest.raises(InputError, match=r'should name one mask for .*one, got .*one\.png and .*two\.png'): keys(root)
 
 
@@ -94,7 +94,7 @@ def test_tables_of_spreadsheets(root, mark):
 @pytest.mark.parametrize('text', ['', 'images/train/one.png,masks/train/one.png\n', 'image,mask,mask\na,b,c\n',
                                   'picture,mask\na,b\n', '# mine\nimage,mask\na,b\n', 'image,mask,split,split\na,b,train,val\n'])
 def test_tables_without_clear_columns(root, text):
-    (root/'train.csv').write_text(text)
+    (root/'train.csv').write_text(text, encoding='utf-8')
     with pytest.raises(InputError, match=r'csv should begin with the names of its columns, each once: image,mask'): keys(root)
 
 
@@ -113,6 +113,6 @@ def test_masks_of_other_modes(root, mode, says):
     image = Image.new(mode, (8, 8), 0)
     if mode == 'LA': image.putpixel((3, 3), (1, 100))
     image.save(path)
-    (root/'train.txt').write_text('one\n')
+    (root/'train.txt').write_text('one\n', encoding='utf-8')
     with pytest.raises(InputError, match=f'mode {mode}.*{says}'): load_dataset('folder', root)[0]
     assert says in json.dumps(check_dataset('folder', root).to_dict())

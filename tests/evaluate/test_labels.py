@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import otseg.evaluate.labels
 import otseg.evaluate.windows
@@ -106,7 +105,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        for x in tree_leaves(made):
+        for x in made if isinstance(made, (tuple, list)) else [made]:
             if isinstance(x, torch.Tensor): self.n = max(self.n, x.untyped_storage().nbytes() // x.element_size())
         return made
 

@@ -39,7 +39,9 @@ def photos(folder):
     for name, shape in SHAPES.items():
         path = folder/'in'/name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(path)
+        pixels = rng.integers(0, 255, shape, dtype=np.uint8)
+        if shape[2:] == (4,): pixels[..., 3] = np.linspace(0, 255, shape[1])  # transparency is smooth
+        Image.fromarray(pixels).save(path)
     (folder/'in/notes.txt').write_text('none', encoding='utf-8')
     (folder/'in/.a.jpg').write_bytes(b'none')
     return folder/'in'
