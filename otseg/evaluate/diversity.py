@@ -184,7 +184,8 @@ def _token_rows(cosines, labels, areas, scale) -> dict[str, Tensor]:
     spread, margin = spread_and_margin(cosines)
     target = labels.clamp(0, cosines.mean.shape[1] - 1)[:, None]
     above = cosines.low.scatter(1, target, -torch.inf).amax(1)
-    rows = dict(ceiling=flip_ceiling(cosines), reachable=cosines.high.gather(1, target)[:, 0] > above, spread=spread, margin=margin)
+    reachable = cosines.high.gather(1, target)[:, 0] > above
+    rows = dict(ceiling=flip_ceiling(cosines), reachable=reachable, spread=spread, margin=margin)
     winners = class_winners(cosines, areas, scale)
     rows |= {('changed', w): c != winners['mean'] for w, c in winners.items() if w != 'mean'}
     return {k: v[0].double() for k, v in (rows | {('right', w): c == labels for w, c in winners.items()}).items()}
