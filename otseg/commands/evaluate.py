@@ -110,7 +110,7 @@ def evaluate(
     n: int=None,                  # Toy world only: scenes
     other_pictures: bool=False,   # Pictures other than those that the run was scored on are meant
     diversity: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to compare prompt maps on; alone: 48
-    ceiling: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to count on what weights of prompts could change; alone: 48
+    ceiling: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to count what weights of prompts can change; alone: 48
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
     training_free: Annotated[str, dict(nargs='?', const='naclip')]=None, # CLIP alone: naclip, sclip, maskclip, ...
     clip: str=None,               # With --training-free or --protocol: another CLIP than the recipe's, or than OpenAI's ViT-B/16
