@@ -129,6 +129,7 @@ def differences(
     "Largest difference of the scores from those of `predict`, and the share of pixels with another label"
     own = Segmenter(copy.deepcopy(segmenter.model).cpu().float(), vocab=segmenter.vocab, preprocess=segmenter.preprocess,
                     setting=segmenter.setting, device='cpu')
+    own.world = None  # the example need be no picture of its world
     s = own.predict(example[0].permute(1, 2, 0).numpy(), classes, templates, blend=fixed.scoring.blend,
                     seen_penalty=fixed.scoring.seen_penalty)
     scores, labels = program.module()(example)
