@@ -255,7 +255,8 @@ def _diversity(case: Case, n: int, ceiling: dict | None=None) -> dict:
     "How different the prompt maps are, on pictures spread over the data, and the texts; `ceiling` is of the same pictures"
     text = case.segmenter.text(case.vocab)
     maps = measure_diversity(case.segmenter.model, case.data, text, case.vocab, n)
-    ratio = {g: d['ratio'] for g, d in (ceiling or _ceiling(case, n)).items()}
+    if ceiling is None: ceiling = _ceiling(case, n) if len(case.vocab) > 1 else {}
+    ratio = {g: d['ratio'] for g, d in ceiling.items()}
     return dict(pictures=min(n, len(case.data)), maps=maps, text_cosine=text_diversity(text, case.vocab), spread_to_margin=ratio)
 
 def rows_of(
@@ -289,6 +290,7 @@ def score(
     ceiling: int=None,    # Pictures to count on what weights of the prompts could change; None = none
 ) -> Result | None:
     "Scores of every option over the pictures of all processes; None in all processes but the first"
+    check(not ceiling or len(case.vocab) > 1, '--ceiling should be asked of two classes at least', len(case.vocab))
     seg, workers = case.segmenter, min(case.recipe.workers, os.cpu_count() or 1)
     rank, processes = rank_and_size()
     text, rules = rows_of(case)
@@ -312,7 +314,7 @@ def show_result(
         name = {1.: 'decoder alone', 0.: 'score map alone'}.get(blend, 'both paths')
         print(f'blend {blend:<4g} penalty {penalty:<4g} {name:<15}  {scores}')
     if result.diversity: _show_diversity(result.diversity)
-    if result.ceiling: print(ceiling_report(result.ceiling))
+    if result.ceiling is not None: print(ceiling_report(result.ceiling))
 
 def _show_diversity(measured: dict) -> None:
     "Prompt maps by place and group, and the texts"
@@ -321,7 +323,7 @@ def _show_diversity(measured: dict) -> None:
     told = (f'{g} {c:.3f}' for g, c in measured['text_cosine'].items() if c is not None and g != 'all')
     print('cosine of the text embeddings:', ', '.join(told) or '- (one text prompt)')
     told = (f'{g} {r:.3f}' for g, r in measured['spread_to_margin'].items() if r is not None and g != 'all')
-    print("spread of the winner's prompts / margin of the winner:", ', '.join(told))
+    print("spread of the winner's prompts / margin of the winner:", ', '.join(told) or '-')
 
 # %% ../../nbs/10_commands/00_score.ipynb #950f3727
 def _row(option: tuple[float, float], scores: Scores) -> dict:
@@ -341,7 +343,7 @@ def result_record(
     facts = case.how | dict(dataset=case.data.name, split=case.data.split, cross=case.crossed, processes=result.processes)
     facts |= dict(covered=scores.covered, precision=case.segmenter.precision, **case.after)
     if vocab.words: facts |= dict(words={n: list(row) for n, row in vocab.class_words.items() if row != (n,)})
-    facts |= {k: v for k, v in dict(diversity=result.diversity, ceiling=result.ceiling).items() if v}
+    facts |= {k: v for k, v in dict(diversity=result.diversity, ceiling=result.ceiling).items() if v is not None}
     options = [_row(o, s) for o, s in result.scores.items()]
     return scores.to_dict(vocab.names) | told | facts | case.about | dict(environment=environment(), options=options)
 

@@ -199,8 +199,9 @@ def measure_ceiling(
     n: int | None=48,              # Pictures, one at a time; None = all
     logit_scale: float=None,       # From cosines to logits of classes; None = the largest logit of the score map
 ) -> dict[str, dict]:
-    "By group (all, seen, unseen classes, by the labels): shares of the labelled tokens, spread, margin and their ratio"
+    "By group (all, seen, unseen classes, by the labels): shares of the labelled tokens, spread, margin and their ratio; {} without such tokens"
     check(n is None or n > 0, '`n` should be positive', n)
+    check(len(vocab) > 1, '`vocab` should have two classes at least', len(vocab))
     check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))
     scale = logit_scale or model.config.logit_scale or text.shape[1]
     device, training, found, k = next(model.parameters()).device, model.training, [], len(vocab)
@@ -217,7 +218,7 @@ def measure_ceiling(
             keep = (labels[0] >= 0) & (labels[0] < k)
             found.append({key: v[keep].cpu() for key, v in (rows | dict(label=labels[0])).items()})
     finally: model.train(training)
-    check(found, '`data` should have labels of the classes', 'none')
+    if not found: return {}
     rows = {key: torch.cat([f[key] for f in found]) for key in found[0]}
     label = rows.pop('label')
     groups = dict(all=range(k), seen=vocab.seen, unseen=vocab.unseen)
@@ -239,6 +240,7 @@ def ceiling_report(
     measured: dict[str, dict],  # As from `measure_ceiling`
 ) -> str:
     "One line per share, one column per group of classes, as text"
+    if not measured: return 'tokens of the score map: none has a label'
     lines = [('labelled tokens', lambda d: f'{d["tokens"]:,}'), ('could change: flip ceiling', lambda d: f'{d["ceiling"]:.2%}')]
     lines += [(f'changed: {told}', lambda d, w=w: f'{d["changed"][w]:.2%}') for w, told in WAYS.items() if w != 'mean']
     lines += [(f'right: {told}', lambda d, w=w: f'{d["right"][w]:.2%}') for w, told in WAYS.items()]

@@ -11,6 +11,7 @@ from otseg.evaluate import diversity
 from otseg.evaluate.diversity import (WAYS, PromptRange, ceiling_report, class_winners, flip_ceiling, measure_ceiling,
                                       prompt_range, spread_and_margin)
 from otseg.model.otseg import OTSeg
+from otseg.model.vocab import Vocab
 from otseg.train.recipes import get_recipe
 from otseg.transport.mpsa import mps
 
@@ -149,8 +150,14 @@ def test_unlabelled_pixels_do_not_count(measured):
             one['labels'][:, 0 if self.everything else 48:] = 255
             return one
     assert measure_ceiling(model, Blank(False), text, data.vocab)['all']['tokens'] == 72
-    with pytest.raises(InputError, match='`data` should have labels of the classes'):
-        measure_ceiling(model, Blank(True), text, data.vocab)
+    nothing = measure_ceiling(model, Blank(True), text, data.vocab)
+    assert nothing == {} and ceiling_report(nothing) == 'tokens of the score map: none has a label'
+
+
+def test_one_class_has_no_margin(measured):
+    model, data, text = measured
+    with pytest.raises(InputError, match='`vocab` should have two classes at least, got 1'):
+        measure_ceiling(model, data, text[:1], Vocab('one', ('cat',)))
 
 
 def test_the_command_prints_and_stores_it(tmp_path, capsys):
