@@ -110,6 +110,7 @@ def evaluate(
     n: int=None,                  # Toy world only: scenes
     other_pictures: bool=False,   # Pictures other than those that the run was scored on are meant
     diversity: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to compare prompt maps on; alone: 48
+    ceiling: Annotated[int, dict(nargs='?', const=48)]=None, # Pictures to count what weights of prompts can change; alone: 48
     weights: str=None,            # CLIP weights, where the recorded ones are not to be found
     training_free: Annotated[str, dict(nargs='?', const='naclip')]=None, # CLIP alone: naclip, sclip, maskclip, ...
     clip: str=None,               # With --training-free or --protocol: another CLIP than the recipe's, or than OpenAI's ViT-B/16
@@ -128,7 +129,8 @@ def evaluate(
     after = dict(background=background, synonyms=synonyms, logit_scale=logit_scale, area=area, refine=refine)
     after |= dict(precision=precision_of(precision), weights=weights, split=split, window=window, stride=stride, blend=blend)
     if protocol:
-        others = dict(table=table, cross=cross, sweep=sweep, n=n, diversity=diversity, seen_penalty=seen_penalty)
+        others = dict(table=table, cross=cross, sweep=sweep, n=n, diversity=diversity, ceiling=ceiling,
+                      seen_penalty=seen_penalty)
         dense = dense or training_free
         found = check_protocol(checkpoint, data, dataset, weights, dense, clip, **others)
         more = {} if checkpoint not in (None, 'clip') else dict(dense=dense or 'naclip', clip=clip)
@@ -147,7 +149,7 @@ def evaluate(
     from otseg.commands.score import Asked, join_processes, leave_processes, result_record, score_clip, score_crossed
     from otseg.commands.score import score_trained, show_result, write_classes
     asked = Asked(data, dataset, n=n, other_pictures=other_pictures, seen_penalty=seen_penalty, sweep=sweep,
-                  diversity=diversity, **after)
+                  diversity=diversity, ceiling=ceiling, **after)
     device = join_processes()
     asked = replace(asked, device=device)
     if training_free: result = score_clip(checkpoint, training_free, clip, asked)

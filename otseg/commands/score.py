@@ -25,7 +25,7 @@ from ..core import atomic_path, best_device, check, environment, naming, read_js
 from ..core import unknown_name
 from ..data.layouts import identity_changes
 from ..data.reading import SegmentationDataset, load_dataset
-from ..evaluate.diversity import diversity_report, measure_diversity, text_diversity
+from ..evaluate.diversity import ceiling_report, diversity_report, measure_ceiling, measure_diversity, text_diversity
 from ..evaluate.labels import LabelRules
 from ..evaluate.windows import evaluate_options, rank_and_size
 from ..evaluate.metrics import Scores
@@ -64,6 +64,7 @@ class Asked:
     seen_penalty: float | None = None  # Lowers the seen classes
     sweep: bool = False                # Blends 0, .25, .5, .75, 1 with seen penalties 0, .05, .1
     diversity: int | None = None       # Pictures to compare prompt maps on; None = none
+    ceiling: int | None = None         # Pictures to count on what weights of the prompts could change; None = none
     weights: str | None = None         # CLIP weights, where the recorded ones are not to be found
     device: str | None = None          # None = as `best_device` says
     precision: str = 'no'              # Of the model: "bf16", "fp16", or "no" = float32
@@ -74,7 +75,7 @@ class Asked:
     refine: int | None = None          # Rounds of PAMR
 
     def __post_init__(self):
-        for name in ('window', 'stride', 'n', 'diversity'):
+        for name in ('window', 'stride', 'n', 'diversity', 'ceiling'):
             value = getattr(self, name)
             check(value is None or value > 0, f'--{name} should be positive', value)
 
@@ -241,13 +242,22 @@ class Result(NamedTuple):
     case: Case
     scores: dict[tuple[float, float], Scores]  # Of every pair of blend and seen penalty
     processes: int                             # That shared the pictures
-    diversity: dict | None                     # Of the prompt maps, where it was asked for
+    diversity: dict | None = None              # Of the prompt maps, where it was asked for
+    ceiling: dict | None = None                # What weights of the prompts could change, where it was asked for
 
-def _diversity(case: Case, n: int) -> dict:
-    "How different the prompt maps are, on pictures spread over the data, and the texts"
+def _ceiling(case: Case, n: int) -> dict:
+    "What weights of the prompts could change, on pictures spread over the data, by group of classes"
+    seg = case.segmenter
+    scale = case.after.get('logit_scale') or seg.logit_scale
+    return measure_ceiling(seg.model, case.data, seg.text(case.vocab), case.vocab, n, logit_scale=scale)
+
+def _diversity(case: Case, n: int, ceiling: dict | None=None) -> dict:
+    "How different the prompt maps are, on pictures spread over the data, and the texts; `ceiling` is of the same pictures"
     text = case.segmenter.text(case.vocab)
     maps = measure_diversity(case.segmenter.model, case.data, text, case.vocab, n)
-    return dict(pictures=min(n, len(case.data)), maps=maps, text_cosine=text_diversity(text, case.vocab))
+    if ceiling is None: ceiling = _ceiling(case, n) if len(case.vocab) > 1 else {}
+    ratio = {g: d['ratio'] for g, d in ceiling.items()}
+    return dict(pictures=min(n, len(case.data)), maps=maps, text_cosine=text_diversity(text, case.vocab), spread_to_margin=ratio)
 
 def rows_of(
     case: Case,
@@ -277,20 +287,25 @@ def rows_of(
 def score(
     case: Case,
     diversity: int=None,  # Pictures to compare prompt maps on; None = none
+    ceiling: int=None,    # Pictures to count on what weights of the prompts could change; None = none
 ) -> Result | None:
     "Scores of every option over the pictures of all processes; None in all processes but the first"
+    check(not ceiling or len(case.vocab) > 1, '--ceiling should be asked of two classes at least', len(case.vocab))
     seg, workers = case.segmenter, min(case.recipe.workers, os.cpu_count() or 1)
     rank, processes = rank_and_size()
     text, rules = rows_of(case)
     scores = evaluate_options(seg.model, read_share(case.data, workers), text, case.vocab, case.options, distributed=True,
                               progress=rank == 0, precision=seg.precision, rules=rules, **case.how)
-    if rank == 0: return Result(case, scores, processes, _diversity(case, diversity) if diversity else None)
+    if rank != 0: return None
+    limit = _ceiling(case, ceiling) if ceiling else None
+    apart = _diversity(case, diversity, limit if diversity == ceiling else None) if diversity else None
+    return Result(case, scores, processes, apart, limit)
 
 # %% ../../nbs/10_commands/00_score.ipynb #94b8d6ba
 def show_result(
     result: Result,
 ) -> None:
-    "Print the classes of the first option, a line for each option, and the diversity"
+    "Print the classes of the first option, a line for each option, the diversity and the ceiling"
     first = next(iter(result.scores.values()))
     print(first.table(result.case.vocab.names))
     print(first)
@@ -299,6 +314,7 @@ def show_result(
         name = {1.: 'decoder alone', 0.: 'score map alone'}.get(blend, 'both paths')
         print(f'blend {blend:<4g} penalty {penalty:<4g} {name:<15}  {scores}')
     if result.diversity: _show_diversity(result.diversity)
+    if result.ceiling is not None: print(ceiling_report(result.ceiling))
 
 def _show_diversity(measured: dict) -> None:
     "Prompt maps by place and group, and the texts"
@@ -306,6 +322,8 @@ def _show_diversity(measured: dict) -> None:
     print(diversity_report(measured['maps']))
     told = (f'{g} {c:.3f}' for g, c in measured['text_cosine'].items() if c is not None and g != 'all')
     print('cosine of the text embeddings:', ', '.join(told) or '- (one text prompt)')
+    told = (f'{g} {r:.3f}' for g, r in measured['spread_to_margin'].items() if r is not None and g != 'all')
+    print("spread of the winner's prompts / margin of the winner:", ', '.join(told) or '-')
 
 # %% ../../nbs/10_commands/00_score.ipynb #950f3727
 def _row(option: tuple[float, float], scores: Scores) -> dict:
@@ -325,7 +343,7 @@ def result_record(
     facts = case.how | dict(dataset=case.data.name, split=case.data.split, cross=case.crossed, processes=result.processes)
     facts |= dict(covered=scores.covered, precision=case.segmenter.precision, **case.after)
     if vocab.words: facts |= dict(words={n: list(row) for n, row in vocab.class_words.items() if row != (n,)})
-    if result.diversity: facts |= dict(diversity=result.diversity)
+    facts |= {k: v for k, v in dict(diversity=result.diversity, ceiling=result.ceiling).items() if v is not None}
     options = [_row(o, s) for o, s in result.scores.items()]
     return scores.to_dict(vocab.names) | told | facts | case.about | dict(environment=environment(), options=options)
 
@@ -352,7 +370,7 @@ def score_trained(
     asked: Asked=Asked(),
 ) -> Result | None:
     "Score a checkpoint on the classes that it was trained on"
-    return score(trained_case(checkpoint, asked), asked.diversity)
+    return score(trained_case(checkpoint, asked), asked.diversity, asked.ceiling)
 
 def score_crossed(
     checkpoint: str,       # As in `find_checkpoint`
@@ -360,7 +378,7 @@ def score_crossed(
     asked: Asked=Asked(),
 ) -> Result | None:
     "Score a checkpoint on other classes"
-    return score(crossed_case(checkpoint, target, asked), asked.diversity)
+    return score(crossed_case(checkpoint, target, asked), asked.diversity, asked.ceiling)
 
 def score_clip(
     name: str,             # A recipe, or a checkpoint
@@ -369,7 +387,7 @@ def score_clip(
     asked: Asked=Asked(),
 ) -> Result | None:
     "Score CLIP alone"
-    return score(clip_case(name, kind, clip, asked))
+    return score(clip_case(name, kind, clip, asked), ceiling=asked.ceiling)
 
 def print_table(
     table: int,                # 1, 2 or 4
