@@ -199,7 +199,7 @@ def measure_ceiling(
     n: int | None=48,              # Pictures, one at a time; None = all
     logit_scale: float=None,       # From cosines to logits of classes; None = the largest logit of the score map
 ) -> dict[str, dict]:
-    "By group (all, seen, unseen classes, by the labels): shares of the labelled tokens, spread, margin and their ratio; {} without such tokens"
+    "By group (all, seen, unseen classes, by the labels): shares of the labelled tokens, spread, margin, ratio; {} without such"
     check(n is None or n > 0, '`n` should be positive', n)
     check(len(vocab) > 1, '`vocab` should have two classes at least', len(vocab))
     check(len(text) == len(vocab), f'`text` should hold the {len(vocab)} classes of {vocab.name}', len(text))

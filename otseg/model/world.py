@@ -39,7 +39,7 @@ def token_statistics(
     plain, found = ImageEncoder(encoder.clip, vpt_tokens=0, double_class_embedding=False), []
     with torch.autocast(image.device.type, enabled=False):
         x, _ = plain.embed(image)
-        for block in encoder.clip.transformer.resblocks:
+        for block in encoder.blocks:
             x = block(x)
             found += [x[:, 1:].mean(1), x[:, 1:].std(1)]
     return torch.cat(found, 1)
@@ -63,7 +63,7 @@ class World(NamedTuple):
         statistics, f = token_statistics(encoder, image, self.side), self.weight1.shape[1]
         check(statistics.shape[1] == f, f'the image tower should have {f} statistics', statistics.shape[1])
         w1, b1, w2, b2 = (t.to(statistics.device) for t in self[:4])
-        return F.gelu(statistics @ w1.T + b1) @ w2 + b2
+        return torch.nn.GELU()(statistics @ w1.T + b1) @ w2 + b2
 
 @lru_cache
 def load_world(

@@ -142,7 +142,7 @@ def test_the_same_command_goes_on(world, tmp_path):
     assert out.endswith(table)
     (row,) = [[c.strip() for c in line.split('|')[1:-1]] for line in table.splitlines() if line.startswith('| ours')]
     assert row[0] == 'ours: CLIP (naclip), custom, templates {}' and [bool(c) for c in row[1:]] == [0, 0, 0, 1, 1, 0, 0, 0]
-    assert [c for c in row[1:] if c] == [f'{100 * json.loads(made[k].read_text())["miou"]:.2f}' for k in ('voc20', 'cityscapes')]
+    assert [c for c in row[1:] if c] == [f'{100 * json.loads(made[k].read_bytes())["miou"]:.2f}' for k in ('voc20', 'cityscapes')]
     code, out, err = shell('otseg-eval', '--protocol', '--results', 'results')                     # without data the table alone
     assert code == 0 and out == table
     code, out, err = score(world, 'VOC20=voc21', '--refine', '0', '--overwrite')

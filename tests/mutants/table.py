@@ -320,7 +320,8 @@ of('explore/probe', X)('stale labels', 'key = self.version, options, tuple(size)
                        'key = options, tuple(size), blend, seen_penalty', 'labels of an earlier picture')
 of('explore/probe', X)('labels of another penalty', 'key = self.version, options, tuple(size), blend, seen_penalty',
                        'key = self.version, options, tuple(size), blend', 'a handle without effect')
-of('explore/probe', X)('stale head', "_last('head', options, lambda: head_with", "_last('head', None, lambda: head_with", 'a handle without effect')
+of('explore/probe', X)('stale head', "_last('head', options, lambda: head_with", "_last('head', None, lambda: head_with",
+                       'a handle without effect')
 
 # after the scores
 of('evaluate/labels', 'evaluate/test_labels.py::test_the_order_of_the_rules')(
