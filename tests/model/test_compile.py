@@ -74,6 +74,7 @@ def test_a_break_would_be_seen():
         torch.compile(lambda x: x * 2 if x.sum() > 0 else x, fullgraph=True, backend='aot_eager')(torch.ones(3))
 
 
+@pytest.mark.slow
 def test_other_classes_and_sizes_need_no_break_either():
     model = make(image_size=None).eval()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')

@@ -88,7 +88,7 @@ KINDS = {'to a tolerance': dict(), 'fixed': dict(tol=None, max_iter=5), 'newton'
 
 
 @fakes_only
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', [pytest.param(k, marks=pytest.mark.slow) if k == 'log' else k for k in KINDS])
 def test_model(kind):
     model = make(**KINDS[kind])
     with Fakes(), open_solver(), torch.no_grad():

@@ -124,12 +124,14 @@ def test_a_write_that_fails_leaves_nothing(folder, monkeypatch):
     assert all(v is None for v in tree('new').values())
 
 
+@pytest.mark.slow
 def test_processes_write_where_this_one_is(folder):
     "The working directory is not the one that Python began in"
     run_study(replace(PAIR, seeds=1), 'new', jobs=2)
     assert sorted(k for k, v in tree('new').items() if v is not None) == ['pair/mpsa-0.json', 'pair/softmax-0.json']
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process_comes_through(folder):
     "The parent checks nothing of it: the training itself refuses"
     bad = replace(PAIR, variants={'softmax': dict(batch_size=3, accumulate=2)}, seeds=2)
@@ -216,6 +218,7 @@ def test_output_that_is_a_file(folder):
     refused('otseg-study', 'eps', '--output', 'notes.txt', says='notes.txt should be a folder')
 
 
+@pytest.mark.slow
 def test_files_that_are_no_runs_of_this_study(folder):
     assert shell(*ONE)[0] == 0
     path = Path('new/attention/softmax-6-1.json')
@@ -232,6 +235,7 @@ def test_list(folder):
     assert code == 0 and all(f'{s.name}: {s.question}' in out for s in STUDIES.values()) and tree() == {}
 
 
+@pytest.mark.slow
 def test_parts(folder):
     "Every run of a study of parts is scored by them, and is no run of a study without"
     s = replace(STUDIES['parts'], seeds=1, steps=2, scenes=3)

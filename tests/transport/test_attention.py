@@ -171,6 +171,7 @@ def texts(fig):
 
 # bench
 
+@pytest.mark.slow
 def test_bench_gains_the_case(more):
     rows = run_bench(Bench(threads=(1,), **QUICK), ['head', 'model', 'training'])['rows']
     for question in {r['question'] for r in rows}:
