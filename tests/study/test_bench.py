@@ -24,12 +24,14 @@ def result(tmp_path_factory):
         return out, json.loads(Path('new/bench.json').read_text(encoding='utf-8')), tree('new')
 
 
+@pytest.mark.slow
 def test_files(result):
     out, record, files = result
     assert sorted(files) == ['bench.json', 'bench.png'] and files['bench.png'].startswith(b'\x89PNG')
     assert 'numbers: new/bench.json' in out and 'figure: new/bench.png' in out
 
 
+@pytest.mark.slow
 def test_record(result):
     "Machine, settings, and a row per case and number of threads, in which every number can be found again"
     out, record, _ = result
@@ -51,6 +53,7 @@ def test_record(result):
         if not waited: assert {'otseg', 'textbook loop', 'softmax'} <= {c for c, _ in cases}
 
 
+@pytest.mark.slow
 def test_solvers_are_compared_at_the_same_error(result):
     _, record, _ = result
     tol = record['settings']['tol']
@@ -60,6 +63,7 @@ def test_solvers_are_compared_at_the_same_error(result):
         if case in rows: assert rows[case]['error'] <= 1.5 * tol and rows[case]['n_iter'] > 1
 
 
+@pytest.mark.slow
 def test_the_twin_differs_in_nothing_but_the_transport(result):
     _, record, _ = result
     for name in QUICK['vocabularies']:
