@@ -35,8 +35,8 @@ def _own(asked: Asked, size: int | None, templates) -> dict:
                  area=asked.area, refine=asked.refine, synonyms=asked.synonyms)
     return given | dict(templates=templates if isinstance(templates, (str, type(None))) else ' | '.join(templates))
 
-def _asked_words(dataset: str, background: str | None) -> dict:
-    "Vocabulary of a benchmark, perhaps with other words for its background"
+def _asked_words(dataset: str, background: str | None) -> tuple:
+    "Vocabulary of a benchmark, perhaps with other words for its background; and those words, for the record"
     vocab, (_, names) = protocol_vocab(dataset), split_background(background)
     if not names: return vocab, {}
     check(vocab.names[0] == 'background', '--background should be asked of data with a class called background',
