@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -373,13 +374,23 @@ def _answers(task: Task, items: list[dict], share: Share, names: list[str], batc
         with share.about(name): [found[i]] = ask([x], 1)
     return found
 
-def _finish(task: Task, path: Path, name: str, item: dict, output, line: bool) -> tuple[list[str], str, tuple]:
-    "Label a picture and write its results: what could not be drawn, its areas, and why they should not be trusted"
+def _as_it_is(item): return item
+
+def _label(task: Task, path: Path, name: str, item: dict, output) -> Segmentation:
+    "Label a picture from what the model says of it"
     picture = item['picture'].numpy() if item['picture'] is not None else None
     if picture is None and {'prompts', 'overlay'} & {*task.kinds}: picture = task.read(path)
-    s = task.segmenter.segment(item['x'], tuple(item['size']), task.question, task.scoring, picture=picture, name=name,
-                               output=output)
+    return task.segmenter.segment(item['x'], tuple(item['size']), task.question, task.scoring, picture=picture, name=name,
+                                  output=output)
+
+def _finish(task: Task, label: Callable, name: str, line: bool) -> tuple[list[str], str, tuple]:
+    "Write the results of a picture: what could not be drawn, its areas, and why they should not be trusted"
+    s = label()
     return write_results(s, task.output, name, task.kinds, task.prompts_of), _line(s) if line else '', s.warnings
+
+def _apart(segmenter: Segmenter) -> bool:
+    "Whether pictures are labelled beside the model; not where each thread would compute with as many threads as the model"
+    return segmenter.device.type != 'cpu' or torch.get_num_threads() == 1
 
 def work(
     task: Task,
@@ -400,6 +411,7 @@ def work(
             share.notes += notes
             if doubts: share.doubts[name] = doubts
     def count(size): return math.prod(len(window_starts(s, p.window, p.stride)) for s in size)
+    apart = _apart(task.segmenter)
     with ThreadPoolExecutor(WRITERS) as pool:
         for group in together(items, p.window, count, batch_size, most):
             their = [names[item['index']] for item in group]
@@ -408,7 +420,10 @@ def work(
             for item, name, output in zip(group, their, _answers(task, group, share, their, batch_size)):
                 if output is None: continue
                 while len(waiting) > min(most, 2 * WRITERS): finish()
-                waiting.append((name, pool.submit(_finish, task, paths[name], name, item, output, lines)))
+                with share.about(name):
+                    label = partial(_label, task, paths[name], name, item, output)
+                    if not apart: label = partial(_as_it_is, label())
+                    waiting.append((name, pool.submit(_finish, task, label, name, lines)))
         while waiting: finish()
     return share
 
@@ -433,8 +448,6 @@ class FolderResult(NamedTuple):
 class BadPictures(InputError):
     "More pictures than may be bad have no result; all others are done"
     def __init__(self, message: str, result: FolderResult): super().__init__(message); self.result = result
-
-def _as_it_is(item): return item
 
 class Turns(torch.utils.data.Sampler):
     "Places of the pictures that this process takes, one after the other"

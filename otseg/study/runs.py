@@ -11,6 +11,7 @@ __all__ = ['METRICS', 'PART_EPS', 'sweep', 'score_rows', 'choose_penalty', 'map_
 
 # %% ../../nbs/08_study/04_runs.ipynb #d7ad50d5
 import itertools, math, time, zlib
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -137,8 +138,17 @@ def shared_start(
     return sum(a[n] == b[n] for n in alike), len(alike)
 
 # %% ../../nbs/08_study/04_runs.ipynb #3c79b6b0
+class _Kept(Sequence):
+    "Scenes that stay in memory once they are drawn"
+    def __init__(self, scenes): self.scenes, self.kept = scenes, {}
+    def __len__(self): return len(self.scenes)
+
+    def __getitem__(self, i):
+        if i not in self.kept: self.kept[i] = self.scenes[i]
+        return self.kept[i]
+
 @cache
-def _drawn(split, n): return list(ToyDataset(split, n).scenes)
+def _drawn(split, n): return _Kept(ToyDataset(split, n).scenes)
 
 def toy_scenes(
     split: str,      # train, val or test
