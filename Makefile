@@ -42,7 +42,7 @@ test-data: check-python  ## the checks that need the shared data folder (OTSEG_S
 	@$(HIDE_GPU) $(RUN) --flags data -- -m data
 
 test-slow: check-python  ## what takes longer than the limit of `make test` allows; WORDS="fuzz" runs those with one of the words
-	@$(HIDE_GPU) $(RUN) --machine "" --only tests -- -m slow $(if $(WORDS),-k "$(WORDS)")
+	@$(HIDE_GPU) $(RUN) --machine "" $(if $(WORDS),--only tests,--flags slow) -- -m slow $(if $(WORDS),-k "$(WORDS)")
 
 test-gpu: check-python  ## the checks that need an NVIDIA GPU; without one, a list of them
 	@$(RUN) --machine "" --gpu

@@ -9,6 +9,7 @@ __all__ = ['METHODS', 'check_method', 'attention_names', 'check_attention']
 
 # %% ../../nbs/01_transport/00_choices.ipynb #7a1a23fc
 import ast, sys
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,11 +26,15 @@ def check_method(
 
 def attention_names() -> list[str]:
     "Keys of `transport.mpsa.ATTENTIONS`: of the table itself where its room is imported, else as it is written there"
-    if imported := sys.modules.get('otseg.transport.mpsa'): return [*imported.ATTENTIONS]
+    imported = sys.modules.get('otseg.transport.mpsa')
+    return [*(imported.ATTENTIONS if imported else _written_attentions())]
+
+@cache
+def _written_attentions():
     source = Path(str(files('otseg')))/'transport'/'mpsa.py'
     tree = ast.parse(source.read_text(encoding='utf-8'))
     tables = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == 'ATTENTIONS']
-    return [key.value for table in tables for key in table.keys]
+    return tuple(key.value for table in tables for key in table.keys)
 
 def check_attention(
     name: str,  # One of `attention_names`

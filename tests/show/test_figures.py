@@ -331,8 +331,9 @@ def extents(fig, texts):
     fig.draw_without_rendering()
     return [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text() and t.get_visible()]
 
-@pytest.mark.parametrize('n', [1, 3, 6, 8, 12])
-@pytest.mark.parametrize('size', [(60, 80), (120, 40), (40, 120)])
+@pytest.mark.parametrize('size, n', [((60, 80), 1), ((60, 80), 6), ((60, 80), 12), ((120, 40), 8), ((40, 120), 3),
+                                     *(pytest.param(s, n, marks=pytest.mark.slow) for s in ((60, 80), (120, 40), (40, 120))
+                                       for n in (1, 3, 6, 8, 12))])
 def test_rows_of_maps_hold_any_number_of_prompts_without_overlap(n, size):
     x, y = scene(*size)
     prompts = [f'a photo of number {j} of a {{}}.' for j in range(n)]

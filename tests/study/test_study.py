@@ -85,6 +85,7 @@ def close(a, b):
     return a == pytest.approx(b, rel=1e-3, abs=1e-3, nan_ok=True) if isinstance(a, float) else a == b
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives(result, folder):
     _, files = result
     assert shell(*ONE)[0] == 0
