@@ -66,7 +66,7 @@ def predict(
     checkpoint: str='clip',       # clip = CLIP as it is, for photographs; a checkpoint or run folder, "toy", or a Hub id
     templates: str=None,          # 6, 8, or sentences "a photo of a {}.|a {}"; None = those of training
     background: str=None,         # Level in 0..1, names "wall,floor", or both "0.1,wall": a class for the rest; None = none
-    synonyms: str='mean',         # Words of a class: mean of their embeddings, or max, the best of their scores
+    synonyms: str=None,           # Words of a class: max, the best of their scores, or mean of their embeddings; None = max
     area: float=None,             # Share of the picture (but for its background) below which a class is dropped; None = none is
     refine: Annotated[int, dict(nargs='?', const=10)]=0, # Rounds that draw boundaries to the edges of the picture; alone: 10
     logit_scale: float=None,      # With --checkpoint clip: of the softmax over all words, to which a level refers; None = 40
