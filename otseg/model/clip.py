@@ -6,13 +6,15 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 
 # %% auto #0
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
-           'hub_reachable', 'weights_bytes', 'load_clip', 'resize_positions', 'BlockParts', 'PlainViT', 'SigLIPViT',
-           'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts', 'check_distinct', 'warn_cut',
-           'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words', 'encode_words', 'encode_vocab']
+           'hub_reachable', 'weights_bytes', 'with_statistics', 'load_clip', 'resize_positions', 'BlockParts',
+           'PlainViT', 'SigLIPViT', 'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts',
+           'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words',
+           'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,8 @@ from torch import Tensor, nn
 
 from ..core import PARSE_ERRORS, InputError, asset_path, atomic_path, check, check_finite, l2_normalize
 from ..core import machine_fault, naming, read_json, seeded, unknown_name
-from .config import OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file, world_line
+from .config import CLIP_FACTS, CLIP_FILES, OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file
+from .config import stated_statistics, world_line
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/02_clip.ipynb #af8466ae
@@ -93,8 +96,6 @@ def is_random(
 ) -> bool:
     "Whether weights are a random start, and no file whose name begins so"
     return weights_kind('', weights) == 'random'
-
-_HUB_FILES = 'open_clip_model.safetensors', 'open_clip_pytorch_model.bin'
 
 def _packaged(clip) -> Path:
     check(clip in PACKAGED if isinstance(clip, str) else False, 'packaged weights should be those of a packaged CLIP',
@@ -174,14 +175,14 @@ def _read_state_dict(path: Path, wanted=lambda name: True) -> tuple[dict, bool]:
 # %% ../../nbs/02_model/02_clip.ipynb #2de433d1
 def _folder_file(folder: Path) -> Path:
     "The weights in a folder as open_clip publishes one"
-    found = next((folder/f for f in _HUB_FILES if (folder/f).is_file()), None)
-    check(found, f'the folder {folder} should hold {" or ".join(_HUB_FILES)}', sorted(p.name for p in folder.iterdir())[:5])
+    found = next((folder/f for f in CLIP_FILES if (folder/f).is_file()), None)
+    check(found, f'the folder {folder} should hold {" or ".join(CLIP_FILES)}', sorted(p.name for p in folder.iterdir())[:5])
     return found
 
 def _check_activation(path: Path, clip) -> None:
     "With another activation than that of training, features are plausible and worse; open_clip writes it beside the weights"
-    beside = path.with_name('open_clip_config.json')
-    if path.name not in _HUB_FILES or not beside.is_file(): return
+    beside = path.with_name(CLIP_FACTS)
+    if path.name not in CLIP_FILES or not beside.is_file(): return
     model = read_json(beside, dict).get('model_cfg')
     trained = isinstance(model, dict) and bool(model.get('quick_gelu'))
     check(bool(clip_config(clip)['model_cfg'].get('quick_gelu')) == trained, f'{path} should run as {beside.name} beside it says',
@@ -264,7 +265,7 @@ def hub_reachable() -> bool:
 def _cached_file(cfg: dict) -> str | None:
     "The file of open_clip's weights in the hub's cache"
     repo, _, name = cfg.get('hf_hub', '').rpartition('/')
-    names = [name] if name else _HUB_FILES
+    names = [name] if name else CLIP_FILES
     found = (try_to_load_from_cache(repo, f) for f in names) if repo else ()
     return next((f for f in found if isinstance(f, str)), None)
 
@@ -287,7 +288,7 @@ def _fetch_hint(clip, tag) -> str:
     "Which file to fetch, how large it is, and how to name it, when a tag cannot be downloaded"
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     repo, _, name = cfg.get('hf_hub', '').rpartition('/')
-    source = cfg.get('url') or f'{name or _HUB_FILES[0]} from https://huggingface.co/{repo}'
+    source = cfg.get('url') or f'{name or CLIP_FILES[0]} from https://huggingface.co/{repo}'
     return _HINT.format(source + _about(weights_bytes(clip, half=tag == 'openai' and 'url' in cfg)))
 
 # %% ../../nbs/02_model/02_clip.ipynb #c467a608
@@ -301,18 +302,18 @@ def _fetched(repo: str, name: str) -> Path | None:
 def _hub_file(repo: str) -> Path:
     "open_clip's file in a repository of the Hub, from the cache where the Hub cannot be reached"
     expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
-    hint = _HINT.format(f'{_HUB_FILES[0]} from https://huggingface.co/{repo}')
+    hint = _HINT.format(f'{CLIP_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
         cached = _cached_file(dict(hf_hub=f'{repo}/'))
         check(cached, expected, 'neither', hint)
         return Path(cached)
     try:
-        _fetched(repo, 'open_clip_config.json')  # tells the activation
-        found = next(filter(None, (_fetched(repo, name) for name in _HUB_FILES)), None)
+        _fetched(repo, CLIP_FACTS)  # tells activation and statistics
+        found = next(filter(None, (_fetched(repo, name) for name in CLIP_FILES)), None)
     except Exception as e:
         if machine_fault(e): raise
         raise InputError(f'{expected}, got {" ".join(f"{type(e).__name__} ({e})".split())}. {hint}') from e
-    check(found, f'the repository hf-hub:{repo} should hold {" or ".join(_HUB_FILES)}', 'neither', 'Choose one of open_clip.')
+    check(found, f'the repository hf-hub:{repo} should hold {" or ".join(CLIP_FILES)}', 'neither', 'Choose one of open_clip.')
     return found
 
 
@@ -364,6 +365,14 @@ def _load_file(clip, weights, text_only=False) -> tuple[nn.Module, bool]:
     if text_only: del model.visual
     _load_state(model, state, path)
     return model, scripted
+
+def with_statistics(
+    config: OTSegConfig,
+) -> OTSegConfig:
+    "The same with mean and deviation of its pictures, which for weights on the Hub stand beside them"
+    if config.image_mean and config.image_std: return config
+    told = clip_config(config.clip) | stated_statistics(weights_file(config.clip, config.weights))
+    return replace(config, **{k: getattr(config, k) or told[k] for k in ('image_mean', 'image_std')})
 
 def load_clip(
     clip: str | dict,      # Architecture, as in `clip_config`
