@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model.checkpoint import find_checkpoint
+from ..model.checkpoint import check_everywhere, find_checkpoint
 from ..model.clip import mean_words, weights_id
 from ..core import atomic_path, best_device, check, environment, naming, read_json
 from ..core import unknown_name
@@ -35,7 +35,7 @@ from ..predict.words import split_background
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
 from ..model.dense import DENSE, TrainingFree
-from ..model.config import OTSegConfig
+from ..model.config import OTSegConfig, is_hub_id
 from ..model.vocab import Vocab
 
 # %% ../../nbs/10_commands/00_score.ipynb #3b0e8b91
@@ -212,8 +212,9 @@ def _clip_of(name: str, kind: str, clip: str | None, asked: Asked) -> Segmenter:
     if kind not in DENSE: raise unknown_name('kind of --training-free', kind, DENSE)
     recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else recipe_of(Segmenter.from_pretrained(name, device='cpu'))
     trained = recipe.model
-    model = TrainingFree(clip or trained.clip, asked.weights or trained.text_weights or trained.weights,
-                         dense=kind)
+    weights = asked.weights or trained.text_weights or trained.weights
+    if is_hub_id(name) and not asked.weights: check_everywhere(name, trained.clip, weights)
+    model = TrainingFree(clip or trained.clip, weights, dense=kind)
     recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
     return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()),
                      device=asked.device, precision=asked.precision)

@@ -519,8 +519,9 @@ def _as_siglip(visual) -> bool:
 
 def _foreign(visual) -> str | None:
     "What makes an image tower one that has no embedding of each of its patches; None = nothing"
-    kind, trunk = f'{type(visual).__name__} of {open_clip.__version__}', getattr(visual, 'trunk', None)
+    kind, trunk = f'{type(visual).__name__} of open_clip {open_clip.__version__}', getattr(visual, 'trunk', None)
     if trunk is None:
+        if kind.startswith('ModifiedResNet'): return f'a ResNet ({kind}), which has no attention for every patch'
         absent = [name for name in TOWER if not hasattr(visual, name)]
         if absent: return f'{kind} without {", ".join(absent)}'
         if visual.attn_pool is not None: return f'{kind} with a pool that mixes the patches before they are projected (CoCa)'
