@@ -209,7 +209,7 @@ def crossed_case(
 # %% ../../nbs/10_commands/00_score.ipynb #d01f34a7
 def _clip_of(name: str, kind: str, clip: str | None, asked: Asked) -> Segmenter:
     "CLIP without training, of a recipe or in the place of a checkpoint"
-    if kind not in DENSE: raise unknown_name('kind of --training-free', kind, DENSE)
+    if kind not in DENSE: raise unknown_name('rule of CLIP without training', kind, DENSE)
     recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else recipe_of(Segmenter.from_pretrained(name, device='cpu'))
     trained = recipe.model
     weights = asked.weights or trained.text_weights or trained.weights

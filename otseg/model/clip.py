@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core import PARSE_ERRORS, InputError, asset_path, atomic_path, check, check_finite, l2_normalize
-from ..core import machine_fault, naming, read_json, seeded, unknown_name
+from ..core import listed, machine_fault, naming, read_json, seeded, unknown_name
 from .config import CLIP_FACTS, CLIP_FILES, OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file
 from .config import stated_statistics, world_line
 from .vocab import Vocab
@@ -112,7 +112,13 @@ def _unreadable(path: Path, what: str, error: Exception):
     "Tell of an error in reading a file; the machine's own stays as it is"
     if isinstance(error, MemoryError | OSError) or machine_fault(error): raise error
     told = ': '.join([type(error).__name__, *str(error).splitlines()[:1]])
+    told = told.partition(' In PyTorch')[0]  # of how to run what the file holds
     raise InputError(f'{path} cannot be read as {what} ({told}). Download or copy it again.') from error
+
+def _is_saved(path: Path) -> bool:
+    "By its first bytes: an archive, or a pickle with a number of its format; a tape of old versions has its sign further on"
+    with open(path, 'rb') as f: head = f.read(512)
+    return head[:2] == b'PK' or head[:1] == b'\x80' or head[257:262] == b'ustar'
 
 def _check_bytes(path: Path, what: str):
     "Compare the checksums of a zip archive, which torch does not do; older files of torch have none"
@@ -130,6 +136,8 @@ def read_pickled(
     _check_bytes(path, what)
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
+        check(_is_saved(path), f'{path} should be {what}, in a file that torch.save wrote',
+              'a file of another kind' if path.stat().st_size else 'an empty file', 'Check the path, or download it again.')
         others = []
         if isinstance(e, pickle.UnpicklingError):
             with suppress(Exception): others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -176,7 +184,9 @@ def _read_state_dict(path: Path, wanted=lambda name: True) -> tuple[dict, bool]:
 def _folder_file(folder: Path) -> Path:
     "The weights in a folder as open_clip publishes one"
     found = next((folder/f for f in CLIP_FILES if (folder/f).is_file()), None)
-    check(found, f'the folder {folder} should hold {" or ".join(CLIP_FILES)}', sorted(p.name for p in folder.iterdir())[:5])
+    check(found, f'the folder {folder} should hold {" or ".join(CLIP_FILES)}',
+          sorted(p.name for p in folder.iterdir())[:5] or 'an empty folder',
+          'Name the file itself: --weights FILE.')
     return found
 
 def _check_activation(path: Path, clip) -> None:
@@ -217,10 +227,10 @@ def _load_state(model, state, source):
     missing = [k for k in wanted if k not in state and k != 'attn_mask']
     wrong = [f'{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}'
              for k, v in wanted.items() if k in state and state[k].shape != v.shape]
-    check(not missing and not wrong, f'{source} should hold the weights of this architecture',
-          f'{len(missing)} absent ({", ".join(missing[:3])}), '
-          f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})',
-          'Name the architecture that the file was made with.')
+    told = [f'{len(missing)} absent ({", ".join(missing[:3])})'] * bool(missing)
+    told += [f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})'] * bool(wrong)
+    check(not told, f'{source} should hold the weights of this architecture', ', '.join(told),
+          'Name the architecture that the file was made with (--clip NAME).')
     check_finite(source, {k: v for k, v in state.items() if k in wanted and k != 'attn_mask'})
     model.load_state_dict(state, strict=False)
 
@@ -331,6 +341,7 @@ def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {called(clip)} should be a file',
           f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
     tags = _tags(clip)
+    check(tag in tags or not Path(tag).is_dir(), 'a folder of weights should be named by its path', repr(tag), f'Write ./{tag}')
     if tag not in tags: raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)
@@ -641,9 +652,9 @@ class WordTokenizer:
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, text in zip(ids, texts):
             words = self.split(text)
-            unknown = [w for w in words if w not in self.ids]
+            unknown = dict.fromkeys(w for w in words if w not in self.ids)
             check(not unknown, f'{text!r} should use words that this CLIP learned',
-                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {", ".join(self.words)}.'.lstrip())
+                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {listed(self.words)}.'.lstrip())
             check(len(words) + 2 <= self.context_length,
                   f'{text!r} should have at most {self.context_length - 2} words', len(words))
             row[:len(words) + 2] = torch.tensor([1, *(self.ids[w] for w in words), self.end])

@@ -213,7 +213,7 @@ def check_training_free(
     name: str,  # One of `TRAINING_FREE`
 ) -> None:
     "Raise `InputError` where a rule of CLIP without training does not exist"
-    if name not in TRAINING_FREE: raise unknown_name('kind of --training-free', name, TRAINING_FREE)
+    if name not in TRAINING_FREE: raise unknown_name('rule of CLIP without training', name, TRAINING_FREE)
 
 # %% ../../nbs/02_model/01_config.ipynb #96aecfae
 def run_checkpoints(
@@ -244,10 +244,12 @@ def local_checkpoint(
         runs = run_checkpoints(path)
         check((path/'config.json').is_file() or runs,
               f'{path} should hold a checkpoint (config.json, model.safetensors)',
-              sorted(p.name for p in path.iterdir())[:5])
+              sorted(p.name for p in path.iterdir())[:5] or 'an empty folder',
+              'Name the folder of a run, or of one of its checkpoints.')
         return path if (path/'config.json').is_file() else runs[-1]
     if is_packaged(name): return asset_path(f'otseg_{name}')
-    check(is_hub_id(name), 'a checkpoint should be a folder, "toy", or a Hub id "user/name"', repr(str(name)))
+    check(is_hub_id(name), 'a checkpoint should be a folder, "toy", or a Hub id "user/name"', repr(str(name)),
+          'Check the path. CLIP without training is called "clip" in prediction, --training-free in evaluation.')
 
 # %% ../../nbs/02_model/01_config.ipynb #4622e6cd
 def check_places(

@@ -80,7 +80,7 @@ def _in_folder(folder: Path, without: Path | None) -> Pictures:
     broken = {n: folder/n for n in found.left_out.get('broken', ()) if ending(n, suffixes)}
     told, taken = left_out_text(left_out), dict(sorted((found.taken | broken).items()))
     check(len(taken) > 0, f'{folder} should hold pictures', 'none' + (f' (left out: {told})' if told else ''),
-          'Name them one by one, if they are pictures all the same.' if told else '')
+          'Name them one by one, if they are pictures all the same.' if told else 'Name another folder, or pictures.')
     return Pictures(taken, folder, {why: names for why, names in left_out.items() if names})
 
 # %% ../../nbs/07_predict/03_folder.ipynb #8e4e0d83
@@ -492,8 +492,10 @@ def _note_skipped(output: Path, result: FolderResult, skip_bad: int) -> None:
     write_json(path, bad)
     if len(bad) <= skip_bad: return
     told, rest = '; '.join([*bad.values()][:3]) + ' ...' * (len(bad) > 3), ' All others are done.'
-    raise BadPictures(f'at most {skip_bad} pictures should be bad (--skip_bad), got {len(bad)}, listed in {path}: {told}'
-                      f'{rest if result.done + result.before else ""}', result)
+    some = f'at most {skip_bad} pictures should be bad (--skip_bad), got {len(bad)}'
+    if not skip_bad: some = f'every picture should be whole, got {len(bad)} that {"is" if len(bad) == 1 else "are"} not'
+    lets = '' if skip_bad else f' --skip_bad {len(bad)} goes on without.'
+    raise BadPictures(f'{some}, listed in {path}: {told}{rest if result.done + result.before else ""}{lets}', result)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #1cf78244
 def predict_folder(

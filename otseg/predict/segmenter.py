@@ -93,7 +93,7 @@ class Preparation:
         takes = f', with which a square picture takes {12 * self.size**2 / 1e9:,.1f} GB' * (self.size > top)
         check(self.patch <= self.size <= top,
               f'`size` should lie in {self.patch}..{top} pixels (a patch of the model, and what fits into memory)',
-              f'{self.size}{takes}')
+              f'{self.size}{takes}', 'Leave it out for the size that the model knows.')
 
     def _preprocess(self, size):
         "That of a picture of a size (H, W)"
