@@ -68,7 +68,7 @@ def unknown_name(
     known = [str(k) for k in known]
     close = get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ''
-    return InputError(f"unknown {kind} {str(name)!r}. {hint}Known: {listed(known)}.")
+    return InputError(f"unknown {kind} {str(name)!r}. {hint}Known: {listed(known, 40)}.")
 
 # %% ../nbs/00_core/00_core.ipynb #9051ff87
 class SafeStream:
@@ -157,10 +157,13 @@ def machine_fault(
 # %% ../nbs/00_core/00_core.ipynb #a604abe0
 @contextmanager
 def plain_warnings():
-    "Inside, a warning for the user is a line in words, without the place in the code that it is from"
-    before = warnings.formatwarning
+    "Inside, a warning for the user is a line in words, told once, without the place in the code that it is from"
+    before, told = warnings.formatwarning, set()
     def plain(message, category, *place, **more):
-        return f'warning: {message}\n' if category is UserWarning else before(message, category, *place, **more)
+        if category is not UserWarning: return before(message, category, *place, **more)
+        new = str(message) not in told
+        told.add(str(message))
+        return f'warning: {message}\n' * new
     warnings.formatwarning = plain
     try: yield
     finally: warnings.formatwarning = before

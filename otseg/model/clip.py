@@ -112,7 +112,7 @@ def _unreadable(path: Path, what: str, error: Exception):
     "Tell of an error in reading a file; the machine's own stays as it is"
     if isinstance(error, MemoryError | OSError) or machine_fault(error): raise error
     told = ': '.join([type(error).__name__, *str(error).splitlines()[:1]])
-    told = told.partition(' In PyTorch')[0]  # of how to run what the file holds
+    told = told.partition('. ')[0]  # without advice on how to run what the file holds
     raise InputError(f'{path} cannot be read as {what} ({told}). Download or copy it again.') from error
 
 def _is_saved(path: Path) -> bool:
@@ -341,7 +341,8 @@ def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {called(clip)} should be a file',
           f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
     tags = _tags(clip)
-    check(tag in tags or not Path(tag).is_dir(), 'a folder of weights should be named by its path', repr(tag), f'Write ./{tag}')
+    is_folder = tag not in tags and Path(tag).is_dir()
+    check(not is_folder, 'a folder of weights should be named by its path', repr(tag), f'Write "./{tag}".')
     if tag not in tags: raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)

@@ -44,8 +44,9 @@ def check_asked(
         check(Path(p).exists(), f'{p} should be a picture or a folder of pictures', 'no such file or folder')
     check_output(output)
     check_places(checkpoint, weights)
-    check(clip is None or checkpoint == 'clip', '--clip should be given with --checkpoint clip only', clip)
-    check(dense is None or checkpoint == 'clip', '--dense should be given with --checkpoint clip only', dense)
+    for what, given in dict(clip=clip, dense=dense).items():
+        check(given is None or checkpoint == 'clip', f'--{what} should be given with --checkpoint clip only', given,
+              'Leave it out: a checkpoint holds its own.')
     if clip: clip_config(clip)
     if dense: check_training_free(dense)
     check(classes is not None or checkpoint != 'clip', 'classes should be named', 'none',

@@ -210,7 +210,7 @@ class Segmenter(HubModel):
         described = clip_config(clip)
         try: model = TrainingFree(clip, weights, dense=dense, text_prompts=text_prompts)
         except InputError as e:
-            if weights != 'openai': raise
+            if weights != 'openai' or 'in the cache or on the network' not in str(e): raise
             raise InputError(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
         p = Preprocess((4 * side, side), side, model.config.image_mean, model.config.image_std, window, window // 2)
         seg = cls(model, preprocess=p, blend=0., seen_penalty=0., device=device, precision=precision)

@@ -154,6 +154,31 @@ def test_the_activation_of_a_published_folder_counts(trained, tmp_path):
         with pytest.raises(InputError, match='should run as open_clip_config.json beside it says'): ask()
 
 
+OTHER = 'should be CLIP weights, in a file that torch.save wrote, got a file of another kind. Check'
+NO_WEIGHTS = {
+    'a picture': (b'\xff\xd8\xff\xe0 JFIF', OTHER),
+    'text': (b'hello', OTHER),
+    'nothing': (b'', 'should be CLIP weights, in a file that torch.save wrote, got an empty file. Check'),
+    'half an archive': (b'PK\x03\x04' + 99 * b'x', 'cannot be read as CLIP weights ('),
+    'half a pickle': (b'\x80\x02}q', 'cannot be read as CLIP weights (')}
+
+
+@pytest.mark.parametrize('what', NO_WEIGHTS)
+def test_what_is_no_file_of_weights(what, tmp_path):
+    "Told by what it is; nobody is advised to run what it holds"
+    content, says = NO_WEIGHTS[what]
+    (tmp_path/'w.pt').write_bytes(content)
+    with pytest.raises(InputError) as told: load_clip(SMALL, tmp_path/'w.pt')
+    assert str(told.value).startswith(f'{tmp_path}/w.pt {says}') and 'weights_only' not in str(told.value)
+
+
+def test_a_folder_of_weights_is_named_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('mine').mkdir()
+    with pytest.raises(InputError, match="should be named by its path, got 'mine'. Write \"./mine\""): load_clip(B16, 'mine')
+    with pytest.raises(InputError, match='got an empty folder. Name the file itself'): load_clip(B16, './mine')
+
+
 # the statistics that are written beside weights
 
 HALF = dict(preprocess_cfg=dict(mean=[.5, .5, .5], std=[.5, .25, .5], interpolation='bicubic', resize_mode='shortest'))
