@@ -152,10 +152,13 @@ _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')      # of distributed and of c
 
 def _from_program(path: Path, what: str) -> dict:
     "The tensors of a TorchScript archive"
-    warnings.warn(f'{path} is a program (TorchScript, as OpenAI publishes CLIP), which is opened for its tensors. '
+    warnings.warn(f'{path.name} is a program (TorchScript, as OpenAI publishes CLIP), which is opened for its tensors. '
                   'Use such files only from a source that you trust.', stacklevel=2)
     _check_bytes(path, what)
-    try: return torch.jit.load(str(path), map_location='cpu').state_dict()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)  # of how programs should be written
+            return torch.jit.load(str(path), map_location='cpu').state_dict()
     except RuntimeError as e: _unreadable(path, what, e)
 
 def _from_safetensors(path: Path, what: str, wanted) -> dict:
