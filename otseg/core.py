@@ -6,10 +6,10 @@ Docs: https://otseg.github.io/otseg/00_core/core.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'FAULTS', 'PARSE_ERRORS', 'TEMPORARY', 'LOCK',
-           'HOLDER', 'ignore_label', 'InputError', 'check', 'unknown_name', 'SafeStream', 'safe_output', 'say',
-           'machine_fault', 'command', 'l2_normalize', 'seed_everything', 'seeded', 'best_device', 'environment',
-           'asset_path', 'read_json', 'naming', 'check_finite', 'sync_folder', 'atomic_path', 'write_json',
-           'check_output', 'check_fresh', 'locked_folder']
+           'HOLDER', 'ignore_label', 'InputError', 'check', 'listed', 'unknown_name', 'SafeStream', 'safe_output',
+           'say', 'machine_fault', 'plain_warnings', 'command', 'l2_normalize', 'seed_everything', 'seeded',
+           'best_device', 'environment', 'asset_path', 'read_json', 'naming', 'check_finite', 'sync_folder',
+           'atomic_path', 'write_json', 'check_output', 'check_fresh', 'locked_folder']
 
 # %% ../nbs/00_core/00_core.ipynb #bf7898a5
 import errno, functools, json, os, random, re, secrets, socket, sys, time, warnings
@@ -51,6 +51,14 @@ def check(
     raise InputError(', '.join(parts) + '.' + (f' {do}' if do else ''))
 
 # %% ../nbs/00_core/00_core.ipynb #d2047215
+def listed(
+    names,         # Names, in order
+    most: int=60,  # So many of them are told
+) -> str:
+    "Names with commas between them; of many the first, and how many others there are"
+    names = [str(n) for n in names]
+    return ', '.join(names[:most]) + f' and {len(names) - most} others' * (len(names) > most)
+
 def unknown_name(
     kind: str,   # What is named: "recipe", "vocabulary", ...
     name: str,   # The name that was not found
@@ -60,7 +68,7 @@ def unknown_name(
     known = [str(k) for k in known]
     close = get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ''
-    return InputError(f"unknown {kind} {str(name)!r}. {hint}Known: {', '.join(known)}.")
+    return InputError(f"unknown {kind} {str(name)!r}. {hint}Known: {listed(known, 40)}.")
 
 # %% ../nbs/00_core/00_core.ipynb #9051ff87
 class SafeStream:
@@ -147,11 +155,25 @@ def machine_fault(
 
 
 # %% ../nbs/00_core/00_core.ipynb #a604abe0
+@contextmanager
+def plain_warnings():
+    "Inside, a warning for the user is a line in words, told once, without the place in the code that it is from"
+    before, told = warnings.formatwarning, set()
+    def plain(message, category, *place, **more):
+        if category is not UserWarning: return before(message, category, *place, **more)
+        new = str(message) not in told
+        told.add(str(message))
+        return f'warning: {message}\n' * new
+    warnings.formatwarning = plain
+    try: yield
+    finally: warnings.formatwarning = before
+
 def command(fn):
-    "Decorate the function behind a shell command: `InputError` and faults of the machine are a line on stderr and exit code 2"
+    """Decorate the function behind a shell command: `InputError` and faults of the machine are a line on stderr and exit code 2,
+    warnings a line"""
     @functools.wraps(fn)
     def run(*args, **kwargs):
-        with safe_output():
+        with safe_output(), plain_warnings():
             try: return fn(*args, **kwargs)
             except InputError as e: told = str(e)
             except Exception as e:

@@ -12,7 +12,7 @@ import hashlib, re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from .score import Asked, Case, recipe_of, result_record, score, write_classes
+from .score import Asked, Case, background_class, recipe_of, result_record, score, write_classes
 from ..core import atomic_path, check, write_json
 from ..data.reading import load_dataset
 from ..evaluate.paper import read_results
@@ -39,8 +39,7 @@ def _asked_words(dataset: str, background: str | None) -> tuple:
     "Vocabulary of a benchmark, perhaps with other words for its background; and those words, for the record"
     vocab, (_, names) = protocol_vocab(dataset), split_background(background)
     if not names: return vocab, {}
-    check(vocab.names[0] == 'background', '--background should be asked of data with a class called background',
-          f'{dataset}, which has none', 'VOC21, Context60 and COCO-Object have one.')
+    background_class(vocab)
     words = [w for row in names.values() for w in row]
     return vocab.with_(words=vocab.class_words | dict(background=words)), dict(words=' | '.join(words))
 
@@ -57,8 +56,7 @@ def clip_benchmark(
     c, rule = seg.model.config, seg.model.dense
     p, changed = protocol_of(dataset, settings_of(rule)).changed(**_own(asked, size, templates))
     vocab, words = _asked_words(dataset, asked.background)
-    check(p.background is None or vocab.names[0] == 'background',
-          'a level should be given where there is a class called background', f'{dataset}, which has none')
+    background_class(vocab, p.background is not None)
     prepared = replace(p.preprocess(), mean=c.image_mean, std=c.image_std)
     data = load_dataset(dataset, folder, asked.split or 'val', prepared.eval_transform())
     about = dict(method=f'CLIP ({rule})', checkpoint=c.clip if isinstance(c.clip, str) else 'custom',

@@ -102,7 +102,7 @@ def evaluate(
     window: int=None,             # Side of the window; None = the recipe's, or the protocol's
     stride: int=None,             # Step between windows; None = the recipe's, or the protocol's
     background: str=None,         # Of data with a class background: level in 0..1, names "wall,floor", or both "0.1,wall"
-    synonyms: str=None,           # Words of a class: mean of their embeddings, or max, the best of their scores; None = mean
+    synonyms: str=None,           # Words of a class: max, their best score, or mean; None = max, in classes of the training mean
     area: float=None,             # Share of the foreground below which a class is dropped; None = none is
     refine: Annotated[int, dict(nargs='?', const=10)]=None, # Rounds that draw boundaries to the picture's edges; alone: 10
     logit_scale: float=None,      # Of CLIP alone: of the softmax over all words, to which a level refers; None = 40
@@ -124,7 +124,7 @@ def evaluate(
 ):
     "Score a checkpoint (or, with --training-free, a recipe's CLIP): per-class IoU, mIoU(S), mIoU(U), hIoU"
     files = _output_files(output, table is not None or protocol, overwrite or protocol)
-    check_after(synonyms or 'mean', logit_scale, area, refine or 0)
+    check_after(synonyms, logit_scale, area, refine or 0)
     split_background(background)
     after = dict(background=background, synonyms=synonyms, logit_scale=logit_scale, area=area, refine=refine)
     after |= dict(precision=precision_of(precision), weights=weights, split=split, window=window, stride=stride, blend=blend)

@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/10_commands/score.html.md"""
 
 # %% auto #0
 __all__ = ['recipe_of', 'Asked', 'Case', 'meaning_changes', 'check_split', 'trained_case', 'crossed_case', 'clip_case', 'Result',
-           'rows_of', 'score', 'show_result', 'result_record', 'write_classes', 'score_trained', 'score_crossed',
-           'score_clip', 'print_table', 'join_processes', 'leave_processes']
+           'synonyms_of', 'background_class', 'rows_of', 'score', 'show_result', 'result_record', 'write_classes',
+           'score_trained', 'score_crossed', 'score_clip', 'print_table', 'join_processes', 'leave_processes']
 
 # %% ../../nbs/10_commands/00_score.ipynb #11024e20
 import csv, itertools, os
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model.checkpoint import find_checkpoint
+from ..model.checkpoint import check_everywhere, find_checkpoint
 from ..model.clip import mean_words, weights_id
 from ..core import atomic_path, best_device, check, environment, naming, read_json
 from ..core import unknown_name
@@ -35,7 +35,7 @@ from ..predict.words import split_background
 from ..train.recipes import ALIASES, RECIPES, Recipe, cross_recipe, get_recipe, recipe_from_dict
 from ..train.batches import read_share
 from ..model.dense import DENSE, TrainingFree
-from ..model.config import OTSegConfig
+from ..model.config import OTSegConfig, is_hub_id
 from ..model.vocab import Vocab
 
 # %% ../../nbs/10_commands/00_score.ipynb #3b0e8b91
@@ -69,7 +69,7 @@ class Asked:
     device: str | None = None          # None = as `best_device` says
     precision: str = 'no'              # Of the model: "bf16", "fp16", or "no" = float32
     background: str | None = None      # Level, names, or both, of the class called background, as in `split_background`
-    synonyms: str | None = None        # Words of a class: mean of their embeddings, or max, the best of their scores
+    synonyms: str | None = None        # Words of a class: max, the best of their scores, or mean; None as `synonyms_of`
     logit_scale: float | None = None   # Of CLIP alone: of the softmax over all words; None = 40
     area: float | None = None          # Share of the foreground below which a class is dropped; None = none is
     refine: int | None = None          # Rounds of PAMR
@@ -83,8 +83,7 @@ class Asked:
     def after(self) -> dict:
         "What is done with the scores, where it is not the usual"
         told = {k: getattr(self, k) for k in ('background', 'synonyms', 'logit_scale', 'area', 'refine')}
-        usual = dict(synonyms='mean', refine=0)
-        return {k: v for k, v in told.items() if v is not None and v != usual.get(k)}
+        return {k: v for k, v in told.items() if v is not None and (k, v) != ('refine', 0)}
 
     def pictures(self,
         recipe: Recipe,   # How pictures are read, and which
@@ -204,17 +203,18 @@ def crossed_case(
     recipe = _crossed(trained, asked.dataset)
     data = asked.pictures(recipe)
     templates = (seg.vocab or data.vocab).templates
-    vocab = seg.class_vocab(list(data.vocab.names), list(templates)).with_(name=data.vocab.name)
+    vocab = seg.class_vocab(data.vocab.class_words, list(templates)).with_(name=data.vocab.name, words=data.vocab.words)
     return _trained(checkpoint, seg, recipe, data, vocab, asked, crossed=True)
 
 # %% ../../nbs/10_commands/00_score.ipynb #d01f34a7
 def _clip_of(name: str, kind: str, clip: str | None, asked: Asked) -> Segmenter:
     "CLIP without training, of a recipe or in the place of a checkpoint"
-    if kind not in DENSE: raise unknown_name('kind of --training-free', kind, DENSE)
+    if kind not in DENSE: raise unknown_name('rule of CLIP without training', kind, DENSE)
     recipe = get_recipe(name) if name in {*RECIPES, *ALIASES} else recipe_of(Segmenter.from_pretrained(name, device='cpu'))
     trained = recipe.model
-    model = TrainingFree(clip or trained.clip, asked.weights or trained.text_weights or trained.weights,
-                         dense=kind)
+    weights = asked.weights or trained.text_weights or trained.weights
+    if is_hub_id(name) and not asked.weights: check_everywhere(name, trained.clip, weights)
+    model = TrainingFree(clip or trained.clip, weights, dense=kind)
     recipe = replace(recipe, model=model.config, blend=1., seen_penalty=0.)
     return Segmenter(model, preprocess=recipe.preprocess(), blend=1., seen_penalty=0., info=dict(recipe=recipe.to_dict()),
                      device=asked.device, precision=asked.precision)
@@ -259,19 +259,34 @@ def _diversity(case: Case, n: int, ceiling: dict | None=None) -> dict:
     ratio = {g: d['ratio'] for g, d in ceiling.items()}
     return dict(pictures=min(n, len(case.data)), maps=maps, text_cosine=text_diversity(text, case.vocab), spread_to_margin=ratio)
 
+def synonyms_of(
+    case: Case,
+) -> str:
+    "How several words of a class are joined: as asked, else by the best, and in a training's own classes by its mean"
+    own = not case.crossed and not isinstance(case.segmenter.model, TrainingFree)
+    return case.after.get('synonyms') or ('mean' if own else 'max')
+
+def background_class(
+    vocab: Vocab,
+    asked=True,    # Whether a level or words of it are asked for
+) -> int | None:
+    "Place of the class that is called background; None where there is none, an error where it is asked for"
+    place = next((i for i, n in enumerate(vocab.names) if n.casefold() == 'background'), None)
+    check(place is not None or not asked, '--background should be asked of data with a class called background',
+          f'{vocab.name}, which has none', 'VOC21, Context60 and COCO-Object have one.')
+    return place
+
 def rows_of(
     case: Case,
 ) -> tuple[Tensor, LabelRules | None]:
     "Text embeddings (r, n, d) of the rows that are scored, and how these become labels; None = the class of the largest"
-    seg, vocab, after = case.segmenter, case.vocab, case.after
-    if not after: return seg.text(vocab), None
+    seg, vocab, after, each = case.segmenter, case.vocab, case.after, synonyms_of(case) == 'max'
+    if not after and not (vocab.words and each): return seg.text(vocab), None
     free = isinstance(seg.model, TrainingFree)
     check(free or 'logit_scale' not in after, '--logit-scale should be given for CLIP alone', 'a trained model',
           'Its scores are probabilities of masks.')
-    (level, names), each = split_background(after.get('background')), after.get('synonyms') == 'max'
-    rest = next((i for i, n in enumerate(vocab.names) if n.casefold() == 'background'), None)
-    check(rest is not None or not after.get('background'), '--background should be asked of data with a class called background',
-          f'{vocab.name}, which has none', 'VOC21, Context60 and COCO-Object have one.')
+    level, names = split_background(after.get('background'))
+    rest = background_class(vocab, after.get('background'))
     words = [*vocab.class_words.values()]
     groups = [[(w,) for w in row] if each else [row] for row in words]
     if names: groups[rest] = [(w,) for row in names.values() for w in row] if each else [*names.values()]
@@ -343,6 +358,7 @@ def result_record(
     facts = case.how | dict(dataset=case.data.name, split=case.data.split, cross=case.crossed, processes=result.processes)
     facts |= dict(covered=scores.covered, precision=case.segmenter.precision, **case.after)
     if vocab.words: facts |= dict(words={n: list(row) for n, row in vocab.class_words.items() if row != (n,)})
+    if vocab.words or split_background(case.after.get('background'))[1]: facts |= dict(synonyms=synonyms_of(case))
     facts |= {k: v for k, v in dict(diversity=result.diversity, ceiling=result.ceiling).items() if v is not None}
     options = [_row(o, s) for o, s in result.scores.items()]
     return scores.to_dict(vocab.names) | told | facts | case.about | dict(environment=environment(), options=options)

@@ -208,7 +208,7 @@ def _free_maps(grid, model: TrainingFree, visual, text) -> PathMaps:
 @patch
 @torch.no_grad()
 def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
-    (visual, cls), text = self.tokens, self.question.text[[i]]
+    (visual, cls), text = self.tokens, self.question.class_text[[i]]
     if self.free: return dict(zip(self.path_names, [_free_maps(self.grid, _joined(self.model, **options), visual, text)]))
     head = self.head(**options)
     layers, maps = [*(l.attention for l in head.decoder.layers), head.decoder.last], []
@@ -226,7 +226,7 @@ def paths(self: Probe,
     name: str,  # A class
     **options,  # As in `head_with`
 ) -> dict[str, PathMaps]:
-    "Plan, summands and scores of a class by path: 'score map', 'decoder layer 1', ..."
+    "Plan, summands and scores of a class by path: 'score map', 'decoder layer 1', ...; of several words those of their mean"
     if name not in self.names: raise unknown_name('class', name, self.names)
     def make():
         with warnings.catch_warnings():

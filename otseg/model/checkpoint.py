@@ -6,7 +6,8 @@ Docs: https://otseg.github.io/otseg/02_model/checkpoint.html.md"""
 
 # %% auto #0
 __all__ = ['FORMAT', 'CARD', 'saved_parameters', 'clip_fingerprint', 'clip_files', 'save_checkpoint', 'find_checkpoint',
-           'file_digest', 'damage', 'Checkpoint', 'check_published', 'load_checkpoint', 'load_official', 'HubModel']
+           'file_digest', 'damage', 'Checkpoint', 'check_everywhere', 'check_published', 'load_checkpoint',
+           'load_official', 'HubModel']
 
 # %% ../../nbs/02_model/07_checkpoint.ipynb #ed3b8e60
 import hashlib, os, re
@@ -168,6 +169,16 @@ def _replaced(weights: str) -> str:
     "The setting that the user's CLIP weights replace: the text tower's, where the image tower is in the checkpoint"
     return 'text_weights' if weights == 'embedded' else 'weights'
 
+def check_everywhere(
+    name: str,           # Of a checkpoint on the Hub
+    clip: str | dict,    # Its architecture
+    weights: str | None, # Of its CLIP
+) -> None:
+    "Raise `InputError` where weights would be read from a file of this machine"
+    check(not _is_local(clip, weights), f'the checkpoint {name!r} should name CLIP weights that everybody has',
+          f'the file {weights}',
+          'Pass the weights that it sits on: --weights openai or FILE, in Python weights="openai" or a file of yours.')
+
 def check_published(
     name: str,           # On the Hub
     record: dict,        # Its config.json
@@ -182,9 +193,7 @@ def check_published(
               f'the checkpoint {name!r} should name its CLIP by architecture', f'the file {clip}', 'Use another checkpoint.')
     replaced = weights and _replaced(model.get('weights'))
     for field in ('weights', 'text_weights'):
-        check(field == replaced or not _is_local(model.get('clip', ''), model.get(field)),
-              f'the checkpoint {name!r} should name CLIP weights that everybody has', f'the file {model.get(field)}',
-              'Pass the weights that it sits on: --weights openai or FILE, in Python weights="openai" or a file of yours.')
+        if field != replaced: check_everywhere(name, model.get('clip', ''), model.get(field))
 
 # %% ../../nbs/02_model/07_checkpoint.ipynb #eb4d98b8
 def _load_trained(model: OTSeg, path: Path) -> None:

@@ -6,13 +6,15 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 
 # %% auto #0
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
-           'hub_reachable', 'weights_bytes', 'load_clip', 'resize_positions', 'BlockParts', 'PlainViT', 'SigLIPViT',
-           'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts', 'check_distinct', 'warn_cut',
-           'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words', 'encode_words', 'encode_vocab']
+           'hub_reachable', 'weights_bytes', 'with_statistics', 'load_clip', 'resize_positions', 'BlockParts',
+           'PlainViT', 'SigLIPViT', 'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts',
+           'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words',
+           'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +34,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core import PARSE_ERRORS, InputError, asset_path, atomic_path, check, check_finite, l2_normalize
-from ..core import machine_fault, naming, read_json, seeded, unknown_name
-from .config import OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file, world_line
+from ..core import listed, machine_fault, naming, read_json, seeded, unknown_name
+from .config import CLIP_FACTS, CLIP_FILES, OTHERWISE, PACKAGED, OTSegConfig, called, clip_config, names_file
+from .config import stated_statistics, world_line
 from .vocab import Vocab
 
 # %% ../../nbs/02_model/02_clip.ipynb #af8466ae
@@ -94,8 +97,6 @@ def is_random(
     "Whether weights are a random start, and no file whose name begins so"
     return weights_kind('', weights) == 'random'
 
-_HUB_FILES = 'open_clip_model.safetensors', 'open_clip_pytorch_model.bin'
-
 def _packaged(clip) -> Path:
     check(clip in PACKAGED if isinstance(clip, str) else False, 'packaged weights should be those of a packaged CLIP',
           called(clip), f'Packaged are {" and ".join(PACKAGED)}.')
@@ -111,7 +112,13 @@ def _unreadable(path: Path, what: str, error: Exception):
     "Tell of an error in reading a file; the machine's own stays as it is"
     if isinstance(error, MemoryError | OSError) or machine_fault(error): raise error
     told = ': '.join([type(error).__name__, *str(error).splitlines()[:1]])
+    told = told.partition('. ')[0]  # without advice on how to run what the file holds
     raise InputError(f'{path} cannot be read as {what} ({told}). Download or copy it again.') from error
+
+def _is_saved(path: Path) -> bool:
+    "By its first bytes: an archive, or a pickle with a number of its format; a tape of old versions has its sign further on"
+    with open(path, 'rb') as f: head = f.read(512)
+    return head[:2] == b'PK' or head[:1] == b'\x80' or head[257:262] == b'ustar'
 
 def _check_bytes(path: Path, what: str):
     "Compare the checksums of a zip archive, which torch does not do; older files of torch have none"
@@ -129,6 +136,8 @@ def read_pickled(
     _check_bytes(path, what)
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
+        check(_is_saved(path), f'{path} should be {what}, in a file that torch.save wrote',
+              'a file of another kind' if path.stat().st_size else 'an empty file', 'Check the path, or download it again.')
         others = []
         if isinstance(e, pickle.UnpicklingError):
             with suppress(Exception): others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -143,10 +152,13 @@ _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')      # of distributed and of c
 
 def _from_program(path: Path, what: str) -> dict:
     "The tensors of a TorchScript archive"
-    warnings.warn(f'{path} is a program (TorchScript, as OpenAI publishes CLIP), which is opened for its tensors. '
+    warnings.warn(f'{path.name} is a program (TorchScript, as OpenAI publishes CLIP), which is opened for its tensors. '
                   'Use such files only from a source that you trust.', stacklevel=2)
     _check_bytes(path, what)
-    try: return torch.jit.load(str(path), map_location='cpu').state_dict()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)  # of how programs should be written
+            return torch.jit.load(str(path), map_location='cpu').state_dict()
     except RuntimeError as e: _unreadable(path, what, e)
 
 def _from_safetensors(path: Path, what: str, wanted) -> dict:
@@ -174,14 +186,16 @@ def _read_state_dict(path: Path, wanted=lambda name: True) -> tuple[dict, bool]:
 # %% ../../nbs/02_model/02_clip.ipynb #2de433d1
 def _folder_file(folder: Path) -> Path:
     "The weights in a folder as open_clip publishes one"
-    found = next((folder/f for f in _HUB_FILES if (folder/f).is_file()), None)
-    check(found, f'the folder {folder} should hold {" or ".join(_HUB_FILES)}', sorted(p.name for p in folder.iterdir())[:5])
+    found = next((folder/f for f in CLIP_FILES if (folder/f).is_file()), None)
+    check(found, f'the folder {folder} should hold {" or ".join(CLIP_FILES)}',
+          sorted(p.name for p in folder.iterdir())[:5] or 'an empty folder',
+          'Name the file itself: --weights FILE.')
     return found
 
 def _check_activation(path: Path, clip) -> None:
     "With another activation than that of training, features are plausible and worse; open_clip writes it beside the weights"
-    beside = path.with_name('open_clip_config.json')
-    if path.name not in _HUB_FILES or not beside.is_file(): return
+    beside = path.with_name(CLIP_FACTS)
+    if path.name not in CLIP_FILES or not beside.is_file(): return
     model = read_json(beside, dict).get('model_cfg')
     trained = isinstance(model, dict) and bool(model.get('quick_gelu'))
     check(bool(clip_config(clip)['model_cfg'].get('quick_gelu')) == trained, f'{path} should run as {beside.name} beside it says',
@@ -216,10 +230,10 @@ def _load_state(model, state, source):
     missing = [k for k in wanted if k not in state and k != 'attn_mask']
     wrong = [f'{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}'
              for k, v in wanted.items() if k in state and state[k].shape != v.shape]
-    check(not missing and not wrong, f'{source} should hold the weights of this architecture',
-          f'{len(missing)} absent ({", ".join(missing[:3])}), '
-          f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})',
-          'Name the architecture that the file was made with.')
+    told = [f'{len(missing)} absent ({", ".join(missing[:3])})'] * bool(missing)
+    told += [f'{len(wrong)} of another shape ({"; ".join(wrong[:2])})'] * bool(wrong)
+    check(not told, f'{source} should hold the weights of this architecture', ', '.join(told),
+          'Name the architecture that the file was made with (--clip NAME).')
     check_finite(source, {k: v for k, v in state.items() if k in wanted and k != 'attn_mask'})
     model.load_state_dict(state, strict=False)
 
@@ -264,7 +278,7 @@ def hub_reachable() -> bool:
 def _cached_file(cfg: dict) -> str | None:
     "The file of open_clip's weights in the hub's cache"
     repo, _, name = cfg.get('hf_hub', '').rpartition('/')
-    names = [name] if name else _HUB_FILES
+    names = [name] if name else CLIP_FILES
     found = (try_to_load_from_cache(repo, f) for f in names) if repo else ()
     return next((f for f in found if isinstance(f, str)), None)
 
@@ -287,7 +301,7 @@ def _fetch_hint(clip, tag) -> str:
     "Which file to fetch, how large it is, and how to name it, when a tag cannot be downloaded"
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     repo, _, name = cfg.get('hf_hub', '').rpartition('/')
-    source = cfg.get('url') or f'{name or _HUB_FILES[0]} from https://huggingface.co/{repo}'
+    source = cfg.get('url') or f'{name or CLIP_FILES[0]} from https://huggingface.co/{repo}'
     return _HINT.format(source + _about(weights_bytes(clip, half=tag == 'openai' and 'url' in cfg)))
 
 # %% ../../nbs/02_model/02_clip.ipynb #c467a608
@@ -301,18 +315,18 @@ def _fetched(repo: str, name: str) -> Path | None:
 def _hub_file(repo: str) -> Path:
     "open_clip's file in a repository of the Hub, from the cache where the Hub cannot be reached"
     expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
-    hint = _HINT.format(f'{_HUB_FILES[0]} from https://huggingface.co/{repo}')
+    hint = _HINT.format(f'{CLIP_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
         cached = _cached_file(dict(hf_hub=f'{repo}/'))
         check(cached, expected, 'neither', hint)
         return Path(cached)
     try:
-        _fetched(repo, 'open_clip_config.json')  # tells the activation
-        found = next(filter(None, (_fetched(repo, name) for name in _HUB_FILES)), None)
+        _fetched(repo, CLIP_FACTS)  # tells activation and statistics
+        found = next(filter(None, (_fetched(repo, name) for name in CLIP_FILES)), None)
     except Exception as e:
         if machine_fault(e): raise
         raise InputError(f'{expected}, got {" ".join(f"{type(e).__name__} ({e})".split())}. {hint}') from e
-    check(found, f'the repository hf-hub:{repo} should hold {" or ".join(_HUB_FILES)}', 'neither', 'Choose one of open_clip.')
+    check(found, f'the repository hf-hub:{repo} should hold {" or ".join(CLIP_FILES)}', 'neither', 'Choose one of open_clip.')
     return found
 
 
@@ -330,6 +344,8 @@ def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     check(isinstance(clip, str) and clip in open_clip.list_models(), f'the weights of {called(clip)} should be a file',
           f'the tag {tag!r}', 'Give a path, "packaged" or "random".')
     tags = _tags(clip)
+    is_folder = tag not in tags and Path(tag).is_dir()
+    check(not is_folder, 'a folder of weights should be named by its path', repr(tag), f'Write "./{tag}".')
     if tag not in tags: raise unknown_name(f'weights for {clip}: not a file, and no tag', tag, sorted({*tags, 'random'}))
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)
@@ -364,6 +380,14 @@ def _load_file(clip, weights, text_only=False) -> tuple[nn.Module, bool]:
     if text_only: del model.visual
     _load_state(model, state, path)
     return model, scripted
+
+def with_statistics(
+    config: OTSegConfig,
+) -> OTSegConfig:
+    "The same with mean and deviation of its pictures, which for weights on the Hub stand beside them"
+    if config.image_mean and config.image_std: return config
+    told = clip_config(config.clip) | stated_statistics(weights_file(config.clip, config.weights))
+    return replace(config, **{k: getattr(config, k) or told[k] for k in ('image_mean', 'image_std')})
 
 def load_clip(
     clip: str | dict,      # Architecture, as in `clip_config`
@@ -510,8 +534,9 @@ def _as_siglip(visual) -> bool:
 
 def _foreign(visual) -> str | None:
     "What makes an image tower one that has no embedding of each of its patches; None = nothing"
-    kind, trunk = f'{type(visual).__name__} of {open_clip.__version__}', getattr(visual, 'trunk', None)
+    kind, trunk = f'{type(visual).__name__} of open_clip {open_clip.__version__}', getattr(visual, 'trunk', None)
     if trunk is None:
+        if kind.startswith('ModifiedResNet'): return f'a ResNet ({kind}), which has no attention for every patch'
         absent = [name for name in TOWER if not hasattr(visual, name)]
         if absent: return f'{kind} without {", ".join(absent)}'
         if visual.attn_pool is not None: return f'{kind} with a pool that mixes the patches before they are projected (CoCa)'
@@ -631,9 +656,9 @@ class WordTokenizer:
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, text in zip(ids, texts):
             words = self.split(text)
-            unknown = [w for w in words if w not in self.ids]
+            unknown = dict.fromkeys(w for w in words if w not in self.ids)
             check(not unknown, f'{text!r} should use words that this CLIP learned',
-                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {", ".join(self.words)}.'.lstrip())
+                  f'{", ".join(map(repr, unknown))}', f'{self.about} Known: {listed(self.words)}.'.lstrip())
             check(len(words) + 2 <= self.context_length,
                   f'{text!r} should have at most {self.context_length - 2} words', len(words))
             row[:len(words) + 2] = torch.tensor([1, *(self.ids[w] for w in words), self.end])

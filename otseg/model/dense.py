@@ -18,7 +18,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .clip import ImageEncoder, load_clip
+from .clip import ImageEncoder, load_clip, with_statistics
 from ..core import check, l2_normalize, unknown_name
 from .otseg import HEAD_BYTES, OTSegOutput, memory_budget
 from .config import OTSegConfig
@@ -81,8 +81,8 @@ class TrainingFree(nn.Module):
         if text_prompts not in ('mean', 'mps'): raise unknown_name('way to join text prompts', text_prompts, ['mean', 'mps'])
         check_method(solver)
         check(eps > 0, '`eps` should be positive', eps)
-        self.config = OTSegConfig(clip=clip, weights=weights, vpt_tokens=0, double_class_embedding=False,
-                                  image_size=None, eps=eps, solver=solver)
+        self.config = with_statistics(OTSegConfig(clip=clip, weights=weights, vpt_tokens=0, double_class_embedding=False,
+                                                  image_size=None, eps=eps, solver=solver))
         visual = load_clip(clip, weights).visual if visual is None else visual
         self.image_encoder = ImageEncoder(visual, vpt_tokens=0, double_class_embedding=False, positions=positions)
         self.dense, self.text_prompts = dense, text_prompts

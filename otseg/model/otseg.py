@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import check, unknown_name
-from .clip import ImageEncoder, build_visual, load_clip
+from .clip import ImageEncoder, build_visual, load_clip, with_statistics
 from .config import OTSegConfig
 from .decoder import Decoder, RelationshipDescriptor
 from ..transport.mpsa import AttentionMaps, get_attention
@@ -149,7 +149,7 @@ class OTSeg(nn.Module):
         visual: nn.Module=None,    # Image tower; None = load the one that `config` names
     ):
         super().__init__()
-        self.config = config = config or OTSegConfig()
+        self.config = config = with_statistics(config or OTSegConfig())
         if visual is None and config.weights == 'embedded': visual = build_visual(config.clip)
         elif visual is None: visual = load_clip(config.clip, config.weights).visual
         self.image_encoder = ImageEncoder(visual, vpt_tokens=config.vpt_tokens, vpt_depth=config.vpt_depth,

@@ -44,8 +44,9 @@ def check_asked(
         check(Path(p).exists(), f'{p} should be a picture or a folder of pictures', 'no such file or folder')
     check_output(output)
     check_places(checkpoint, weights)
-    check(clip is None or checkpoint == 'clip', '--clip should be given with --checkpoint clip only', clip)
-    check(dense is None or checkpoint == 'clip', '--dense should be given with --checkpoint clip only', dense)
+    for what, given in dict(clip=clip, dense=dense).items():
+        check(given is None or checkpoint == 'clip', f'--{what} should be given with --checkpoint clip only', given,
+              'Leave it out: a checkpoint holds its own.')
     if clip: clip_config(clip)
     if dense: check_training_free(dense)
     check(classes is not None or checkpoint != 'clip', 'classes should be named', 'none',
@@ -66,7 +67,7 @@ def predict(
     checkpoint: str='clip',       # clip = CLIP as it is, for photographs; a checkpoint or run folder, "toy", or a Hub id
     templates: str=None,          # 6, 8, or sentences "a photo of a {}.|a {}"; None = those of training
     background: str=None,         # Level in 0..1, names "wall,floor", or both "0.1,wall": a class for the rest; None = none
-    synonyms: str='mean',         # Words of a class: mean of their embeddings, or max, the best of their scores
+    synonyms: str=None,           # Words of a class: max, the best of their scores, or mean of their embeddings; None = max
     area: float=None,             # Share of the picture (but for its background) below which a class is dropped; None = none is
     refine: Annotated[int, dict(nargs='?', const=10)]=0, # Rounds that draw boundaries to the edges of the picture; alone: 10
     logit_scale: float=None,      # With --checkpoint clip: of the softmax over all words, to which a level refers; None = 40

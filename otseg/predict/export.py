@@ -38,7 +38,8 @@ class FixedClasses(nn.Module):
         self.vocab, self.preprocess, config = question.vocab, segmenter.preprocess, segmenter.model.config
         self.model = copy.deepcopy(segmenter.model).cpu().float()
         self.model.head = head_with(self.model, max_iter=iterations, tol=None, solver='auto')
-        lowered = torch.zeros(len(self.vocab), 1, 1)
+        self.words = None if question.means is None else [len(row) for row in question.words.values()]  # of each class
+        lowered = torch.zeros(len(question.text), 1, 1)
         lowered[list(question.seen or ())] = self.scoring.seen_penalty
         mean, std = (torch.tensor(v)[:, None, None] for v in (config.image_mean, config.image_std))
         for name, value in dict(text=question.text.cpu(), lowered=lowered, mean=mean, std=std).items():
@@ -68,8 +69,9 @@ class FixedClasses(nn.Module):
     def forward(self,
         image: UInt8[Tensor, "1 3 H W"],  # RGB
     ) -> tuple[Float[Tensor, "1 k H W"], Int[Tensor, "1 H W"]]:
-        "Scores, and the class with the highest one"
+        "Scores, of several words of a class the best, and the class with the highest one"
         scores = self.mask_probs((image.float() / 255 - self.mean) / self.std) - self.lowered
+        if self.words: scores = torch.cat([s.amax(1, keepdim=True) for s in scores.split(self.words, 1)], 1)
         return scores, scores.argmax(1)
 
 # %% ../../nbs/07_predict/04_export.ipynb #47b93fb9

@@ -81,7 +81,7 @@ def _in_folder(folder: Path, without: Path | None) -> Pictures:
     broken = {n: folder/n for n in found.left_out.get('broken', ()) if ending(n, suffixes)}
     told, taken = left_out_text(left_out), dict(sorted((found.taken | broken).items()))
     check(len(taken) > 0, f'{folder} should hold pictures', 'none' + (f' (left out: {told})' if told else ''),
-          'Name them one by one, if they are pictures all the same.' if told else '')
+          'Name them one by one, if they are pictures all the same.' if told else 'Name another folder, or pictures.')
     return Pictures(taken, folder, {why: names for why, names in left_out.items() if names})
 
 # %% ../../nbs/07_predict/03_folder.ipynb #8e4e0d83
@@ -94,9 +94,15 @@ def _results_in(output: Path) -> set[str]:
     if not output.is_dir(): return set()
     return {n for n in files_below(output) if n not in (LOCK, HOLDER) and not TEMPORARY.fullmatch(n.split('/')[-1])}
 
-def _changed(asked: dict, noted: dict) -> list[str]:
-    keys = [k for k in {**asked, **noted} if k not in TOLD]
-    return [f'{k}: {noted.get(k)} before, {asked.get(k)} now' for k in keys if noted.get(k) != asked.get(k)]
+def _in_words_of_now(noted: dict, asked: dict) -> dict:
+    "An earlier record says nothing of several words of a class that were joined by their mean"
+    same = all(noted.get(k) == asked.get(k) for k in ('words', 'background'))
+    return noted | dict(synonyms='mean') if same and 'synonyms' in asked and 'synonyms' not in noted else noted
+
+def _changed(asked: dict, noted: dict) -> dict[str, str]:
+    "Options that are others than before, each in words; where no class has several, there is no way to join them"
+    keys = [k for k in {**asked, **noted} if k not in TOLD and (k != 'synonyms' or asked.get(k) and noted.get(k))]
+    return {k: f'{k}: {noted.get(k)} before, {asked.get(k)} now' for k in keys if noted.get(k) != asked.get(k)}
 
 def _check_question(output: Path, asked: dict, paths: dict, results: set, overwrite: bool) -> dict | None:
     "What was asked of this folder before, or None; other options are refused"
@@ -104,16 +110,17 @@ def _check_question(output: Path, asked: dict, paths: dict, results: set, overwr
         check(not results, f'{output} should be empty, absent, or hold earlier results ({RECORD})', sorted(results)[:5],
               'Choose another --output.')
         return None
-    noted = read_json(output/RECORD, dict)
+    noted = _in_words_of_now(read_json(output/RECORD, dict), asked)
     changed, others = _changed(asked, noted), results - {RECORD, SKIPPED}
     if not others: return None  # nothing came of it
     if changed and overwrite:
         others -= {result_path('', n, kind).as_posix() for n in paths for kind in RESULTS}
-        check(not others, f'{output} should hold results of these pictures alone, to ask anew ({"; ".join(changed)})',
+        check(not others, f'{output} should hold results of these pictures alone, to ask anew ({"; ".join(changed.values())})',
               sorted(others)[:3], 'Choose another --output.')
     elif changed:
-        check(False, f'{output} should be gone on with as it was begun', '; '.join(changed),
-              'Drop these options, choose another --output, or do its pictures again with --overwrite.')
+        go_on = f'Pass --synonyms {noted.get("synonyms")}' if {*changed} == {'synonyms'} else 'Give the options of before'
+        check(False, f'{output} should be gone on with as it was begun', '; '.join(changed.values()),
+              f'{go_on}, choose another --output, or do its pictures again with --overwrite.')
     before = noted.get('pictures') or {}
     moved = [f'{n}: {before[n]} before, {p} now' for n, p in (asked.get('pictures') or {}).items() if before.get(n, p) != p]
     check(not moved or overwrite, f'pictures of one name should be one picture in {output}', '; '.join(moved[:3]),
@@ -299,7 +306,7 @@ def _asked(task: Task, pictures: Pictures, checkpoint: str) -> dict:
     prompts = dict(text_prompts=vocab.texts()) if vocab.text_prompts else dict(templates=list(vocab.templates))
     rest = ([q.level] if q.level is not None else []) + ['|'.join(row) for row in q.rest.values()]
     rest = rest[0] if rest == [q.level] else rest or None
-    after = dict(synonyms='max' if q.means is not None else None, logit_scale=q.rules.logit_scale, area=q.rules.area,
+    after = dict(synonyms=q.synonyms, logit_scale=q.rules.logit_scale, area=q.rules.area,
                  refine=q.rules.refine or None)
     where = dict(folder=str(pictures.folder.resolve())) if pictures.folder else dict(
         folder=None, pictures={n: str(p.resolve()) for n, p in pictures.paths.items()})
@@ -498,8 +505,10 @@ def _note_skipped(output: Path, result: FolderResult, skip_bad: int) -> None:
     write_json(path, bad)
     if len(bad) <= skip_bad: return
     told, rest = '; '.join([*bad.values()][:3]) + ' ...' * (len(bad) > 3), ' All others are done.'
-    raise BadPictures(f'at most {skip_bad} pictures should be bad (--skip_bad), got {len(bad)}, listed in {path}: {told}'
-                      f'{rest if result.done + result.before else ""}', result)
+    some = f'at most {skip_bad} pictures should be bad (--skip_bad), got {len(bad)}'
+    if not skip_bad: some = f'every picture should be whole, got {len(bad)} that {"is" if len(bad) == 1 else "are"} not'
+    lets = '' if skip_bad else f' --skip_bad {len(bad)} goes on without.'
+    raise BadPictures(f'{some}, listed in {path}: {told}{rest if result.done + result.before else ""}{lets}', result)
 
 # %% ../../nbs/07_predict/03_folder.ipynb #1cf78244
 def predict_folder(
@@ -517,7 +526,7 @@ def predict_folder(
     size: int=None,        # Short side that pictures are resized to; None = as in training
     blend: float=None,     # 1 decoder, 0 score map; None = as in training
     seen_penalty: float=None, # None = as in training
-    synonyms: str='mean',  # As in `Segmenter.predict`, as the next three
+    synonyms: str=None,    # As in `Segmenter.predict`, as the next three
     logit_scale: float=None,
     area: float=None,
     refine: int=0,

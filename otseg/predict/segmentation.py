@@ -315,7 +315,7 @@ class Segmentation:
     def text_prompts_of(self,
         name: str,  # One of `classes`, not the background
     ) -> list[str]:
-        "The n text prompts of a class, in words; synonyms stand side by side, since each prompt is their mean"
+        "The n text prompts of a class, in words; synonyms stand side by side, since each prompt map is that of their mean"
         self.index(name, prompts=True)
         words = (self.words or {}).get(name, (name,))
         if self.vocab.text_prompts: return self.vocab.prompts(name)

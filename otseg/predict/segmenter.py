@@ -50,6 +50,12 @@ class Question:
     doubts: tuple = ()                           # Why answers to it should not be trusted, in words
 
     @property
+    def synonyms(self) -> str | None:
+        "How the words of a class are joined, max or mean; None where each class has one"
+        if self.means is not None: return 'max'
+        return 'mean' if any(len(row) > 1 for row in (*self.words.values(), *self.rest.values())) else None
+
+    @property
     def class_text(self) -> Float[Tensor, "k n d"]:
         "Text embeddings of the classes without the background"
         return (self.text if self.means is None else self.means)[:len(self.vocab) - self.background]
@@ -87,7 +93,7 @@ class Preparation:
         takes = f', with which a square picture takes {12 * self.size**2 / 1e9:,.1f} GB' * (self.size > top)
         check(self.patch <= self.size <= top,
               f'`size` should lie in {self.patch}..{top} pixels (a patch of the model, and what fits into memory)',
-              f'{self.size}{takes}')
+              f'{self.size}{takes}', 'Leave it out for the size that the model knows.')
 
     def _preprocess(self, size):
         "That of a picture of a size (H, W)"
@@ -173,7 +179,10 @@ class Segmenter(HubModel):
         "Load a checkpoint"
         device = device or best_device()  # a device that is not there is no fault of the checkpoint
         for what, given in (('an architecture', clip), ('a rule of the last block', dense)):
-            check(name == 'clip' or given is None, f'{what} should be named for "clip" alone', f'{given} with {name}')
+            check(name == 'clip' or given is None, f'{what} should be named for "clip" alone', f'{given} with {name}',
+                  'Leave it out: a checkpoint holds its own.')
+        check(name != 'clip' or revision is None, '`revision` should be asked of a checkpoint on the Hub',
+              f'{revision!r} with "clip"', 'Name the weights: weights="FILE", or weights="hf-hub:NAME/REPO".')
         if name == 'clip':
             return cls.from_clip(clip or 'ViT-B-16-quickgelu', weights=weights or 'openai', dense=dense or 'naclip',
                                  device=device, precision=precision)
@@ -201,7 +210,7 @@ class Segmenter(HubModel):
         described = clip_config(clip)
         try: model = TrainingFree(clip, weights, dense=dense, text_prompts=text_prompts)
         except InputError as e:
-            if weights != 'openai': raise
+            if weights != 'openai' or 'in the cache or on the network' not in str(e): raise
             raise InputError(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
         p = Preprocess((4 * side, side), side, model.config.image_mean, model.config.image_std, window, window // 2)
         seg = cls(model, preprocess=p, blend=0., seen_penalty=0., device=device, precision=precision)
@@ -324,7 +333,7 @@ def described(self: Segmenter,
     p, r = self.preprocess, question.rules
     settings = dict(seen_at=list(size), window=p.window, stride=p.stride, blend=scoring.blend, seen_penalty=scoring.seen_penalty,
                     precision=self.precision, level=question.level, rest={k: list(v) for k, v in question.rest.items()},
-                    logit_scale=r.logit_scale, area=r.area, refine=r.refine)
+                    synonyms=question.synonyms, logit_scale=r.logit_scale, area=r.area, refine=r.refine)
     return dict(model=self.facts(), settings=settings)
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #a0af181e
@@ -395,12 +404,13 @@ def question(self: Segmenter,
     templates=None,        # "6", "8" or a list of sentences with {}; None = those of training
     background=None,       # As in `split_background`
     *,
-    synonyms: str='mean',  # Words of a class: "mean" of their embeddings, or "max", the best of their scores
+    synonyms: str=None,    # Words of a class: "max", the best score, or "mean" of embeddings; None = max, if classes=None mean
     **after,               # As in `Segmenter.rules`: logit_scale, area, refine
 ) -> Question:
     "What is asked of pictures, with its text embeddings"
     level, rest = split_background(background)
     check_after(synonyms, **after)
+    synonyms = synonyms or ('mean' if classes is None else 'max')
     vocab, with_rest = self.class_vocab(classes, templates), level is not None or bool(rest)
     labels = _with_background(vocab) if with_rest else vocab
     words = vocab.class_words if classes is None else split_words(classes)
@@ -457,8 +467,8 @@ def keeps_maps(self: Segmenter,
     x: Float[Tensor, "3 h w"],   # As `Preparation` makes it
     question: Question,
 ) -> bool:
-    "Do the prompt maps of the picture cost nothing: has it one window, and few classes?"
-    return max(x.shape[-2:]) <= self.preprocess.window and len(question.text) <= FEW
+    "Do the prompt maps of the picture cost nothing: has it one window, and few classes, each with a row of text?"
+    return max(x.shape[-2:]) <= self.preprocess.window and len(question.text) <= FEW and question.means is None
 
 @patch
 @torch.no_grad()
@@ -496,7 +506,7 @@ def predict(self: Segmenter,
     *,
     blend: float=None,       # 1 decoder, 0 score map; None = as in training (0.5)
     seen_penalty: float=None, # None = as in training
-    synonyms: str='mean',    # Words of a class: "mean" of their embeddings, or "max", the best of their scores, as published
+    synonyms: str=None,      # Words of a class: "max", the best score, or "mean" of embeddings; None = max, if classes=None mean
     logit_scale: float=None, # Of CLIP without training, whose scores are a softmax over all words; None = 40
     area: float=None,        # Share of the picture, or of all but the background, below which a class is dropped; None = none is
     refine: int=0,           # Rounds in which boundaries are drawn to the edges of the picture (PAMR); 10 are published

@@ -136,16 +136,16 @@ def split_background(
     return level, {} if level is not None and not names else split_words(names)
 
 # %% ../../nbs/07_predict/00_words.ipynb #e75efc3b
-SYNONYMS = 'mean', 'max'  # a class of several words: the mean of their embeddings, or the best of their scores
+SYNONYMS = 'max', 'mean'  # a class of several words: the best of their scores, or the mean of their embeddings
 
 def check_after(
-    synonyms: str='mean',      # One of `SYNONYMS`
+    synonyms: str=None,        # One of `SYNONYMS`; None = the usual one
     logit_scale: float=None,   # Of a softmax over all words; None = the model's
     area: float=None,          # Share below which a class is dropped; None = none is
     refine: int=0,             # Rounds of PAMR
 ) -> None:
     "Raise `InputError` where a rule has no such value"
-    if synonyms not in SYNONYMS: raise unknown_name('way to join synonyms', synonyms, SYNONYMS)
+    if synonyms not in (None, *SYNONYMS): raise unknown_name('way to join synonyms', synonyms, SYNONYMS)
     check(logit_scale is None or 0 < logit_scale < 1e6, '`logit_scale` should be positive', logit_scale,
           'Published are 40 to 65.')
     check(area is None or 0 <= area < 1, '`area` should be a share in 0..1, 1 excluded', area, 'Published is 0.1, on VOC21.')

@@ -242,6 +242,11 @@ def _follow(recipe: Recipe, given: dict) -> dict:
     return {k: v for k, v in moved.items() if k not in given}
 
 # %% ../../nbs/06_train/00_recipes.ipynb #bc26ef7e
+def _own_statistics(model: OTSegConfig) -> tuple:
+    "Mean and deviation of the pictures of its CLIP, whatever the recipe takes; of one on the Hub not known yet"
+    own = replace(model, image_mean=None, image_std=None)
+    return own.image_mean, own.image_std
+
 def override(
     recipe: Recipe,
     **options,  # Fields of the recipe or of its model; strings are converted
@@ -255,8 +260,10 @@ def override(
         if name not in known: raise unknown_name('option', name, sorted(set(known)))
         if name in of_run: run[name] = _coerce(name, value, of_run[name])
         else: model[name] = _coerce(name, value, of_model[name])
-    clips_statistics = recipe.model.image_mean == replace(recipe.model, image_mean=None).image_mean
-    if 'clip' in model and clips_statistics: model = dict(image_mean=None, image_std=None) | model
+    before = _own_statistics(recipe.model)
+    after = _own_statistics(replace(recipe.model, **{k: model[k] for k in ('clip', 'weights') if k in model}))
+    follows = after != before or (recipe.model.image_mean, recipe.model.image_std) == before
+    if follows: model = dict(image_mean=None, image_std=None) | model
     return replace(recipe, model=replace(recipe.model, **model), **run, **_follow(recipe, run))
 
 # %% ../../nbs/06_train/00_recipes.ipynb #c81d5e46

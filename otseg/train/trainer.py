@@ -9,7 +9,7 @@ __all__ = ['check_classes', 'score_split', 'class_rows', 'best_by', 'strip_pictu
 
 # %% ../../nbs/06_train/05_trainer.ipynb #6b799279
 import os, sys, warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ from .recipes import Recipe, get_recipe
 from .run import SCORE_COLUMNS, Average, FullModel, NotFinite, RunLog, check_data, clean_leftovers, discard_run
 from .run import newest_checkpoint, note_damaged, open_run, resume_state, resume_weights, save_best, save_run_checkpoint
 from .step import checkpoint_activations, note_skipped, train_step
-from ..model.clip import encode_vocab
+from ..model.clip import encode_vocab, with_statistics
 
 # %% ../../nbs/06_train/05_trainer.ipynb #46e5fb94
 def check_classes(
@@ -404,6 +404,7 @@ def fit(
 ) -> RunResult:
     "Train by a recipe; the same global batch gives the same gradient however it is spread"
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = replace(recipe, model=with_statistics(recipe.model))
     check(not track or output, 'a folder for the run should be given with `track`', 'none')
     accelerator = accelerator or get_accelerator(recipe.precision, compile=recipe.compile, timeout=timeout, track=track,
                                                  folder=output and Path(output)/'trackers')

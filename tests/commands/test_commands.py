@@ -221,7 +221,7 @@ def test_train_in_a_process_of_its_own(world):
     ('--clip absent.json', 'absent.json should be a JSON file'),
     ('--clip ViT-B-17', "unknown CLIP architecture 'ViT-B-17'"),
     ('--weights absent.pt', 'weights should be a file: absent.pt'),
-    ('--weights text.jpg', 'text.jpg cannot be read as CLIP weights'),
+    ('--weights text.jpg', 'text.jpg should be CLIP weights, in a file that torch.save wrote, got a file of another kind'),
     ('--start absent', "got 'absent'"),
     ('--train_split trian', 'images/trian'),
     ('extra', 'one recipe should be named'),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from given.counting import Largest
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import otseg.evaluate.labels
 import otseg.evaluate.windows
@@ -99,17 +99,6 @@ def test_the_order_of_the_rules():
     assert others(area=.7) == [1] * 5                        # without a background the largest stays
 
 
-class Largest(TorchDispatchMode):
-    "Numbers of the largest array that is made"
-    n = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for x in made if isinstance(made, (tuple, list)) else [made]:
-            if isinstance(x, torch.Tensor): self.n = max(self.n, x.untyped_storage().nbytes() // x.element_size())
-        return made
-
-
 @pytest.mark.parametrize('refine', [0, 1])
 def test_memory_is_bounded(monkeypatch, refine):
     "80 words on a picture of 300 x 400: the largest array is that of a few of them, or of the weights of a strip"
@@ -121,7 +110,7 @@ def test_memory_is_bounded(monkeypatch, refine):
         labels = class_labels(out, LabelRules(None, 40, .014, rest=0, refine=refine, dilations=(1,)), 80, (300, 400),
                               torch.rand(1, 3, 120, 160))
     assert labels.shape == (1, 300, 400) and len(labels.unique()) > 20
-    assert seen.n <= 2**20 < 80 * 300 * 400 / 9              # not a ninth of all
+    assert seen.numbers <= 2**20 < 80 * 300 * 400 / 9              # not a ninth of all
 
 
 def test_a_photograph_is_refined_near_the_size_at_which_it_was_seen():

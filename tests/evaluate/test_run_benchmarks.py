@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from given.layouts import BENCHMARKS, WRONG
-from given.shell import shell
+from given.shell import data_set, inside, shell
 
 from otseg.data.layouts import LAYOUTS
 from otseg.data.reading import load_dataset
@@ -18,6 +18,7 @@ from otseg.model.clip import encode_words
 from otseg.model.config import OTSegConfig
 from otseg.model.dense import TrainingFree
 from otseg.model.refine import class_scores, drop_small, pixel_labels, refine_mask
+from otseg.model.vocab import load_templates
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 # share of the pixels that have a class, by hand: stripes of so many
@@ -30,7 +31,7 @@ def world(tmp_path_factory):
     "A CLIP of two small layers that reads the words of all benchmarks, its weights random; and a place for results"
     folder = tmp_path_factory.mktemp('benchmarks')
     vocabs = [protocol_vocab(d).with_(templates=['{}']) for d in BENCHMARKS]
-    texts = [text.lower() for v in vocabs for row in v.texts() for text in row]
+    texts = [text.lower() for v in vocabs for row in v.texts() for text in row] + [t.format('') for t in load_templates('6')]
     words = sorted({w for text in texts for w in re.findall(r"[^\W_](?:[^\W_]|['-])*", text)})
     vision = dict(image_size=32, patch_size=16, width=24, head_width=12, layers=2)
     text = dict(context_length=20, vocab_size=len(words) + 3, width=16, heads=2, layers=1)
@@ -163,11 +164,72 @@ def test_one_data_set_by_its_name_and_a_background_of_ones_own(world, tmp_path):
     assert code == 2 and 'a class called background, got voc20, which has none' in err
 
 
-def test_a_trained_model(world, tmp_path):
+def test_a_trained_model_needs_the_words(world, tmp_path):
     "Its CLIP has to know the words: that of the toy world does not, and says so"
     BENCHMARKS['voc20'][0](tmp_path/'data')
     code, out, err = shell('otseg-eval', 'toy', '--protocol', '--data', 'VOC20=data')
     assert code == 2 and 'should use words that this CLIP learned' in err and not Path('results').exists()
+
+
+@pytest.fixture(scope='module')
+def run(world):
+    "A training of two steps on that CLIP, on four classes with one template, two of which have several words"
+    names = ['cat', 'dog', 'sky', 'road']
+    data_set(world/'own', names, ['dog'])
+    data_set(world/'other', ['water', 'sky', 'tree'], ['water'])
+    for name, words in dict(own=dict(cat=['cat', 'animal'], sky=['sky', 'cloud', 'sun']),
+                            other=dict(water=['water', 'river', 'lake'], tree=['tree', 'plant'])).items():
+        told = json.loads((world/name/'dataset.json').read_text(encoding='utf-8')) | dict(words=words, templates=['{}'])
+        (world/name/'dataset.json').write_text(json.dumps(told), encoding='utf-8')
+    how = '--image_size 32 --steps 2 --batch_size 2 --workers 0 --save_every 2 --vpt_tokens 2'.split()
+    how += ['--clip', 'clip.json', '--weights', 'random:5', '--init', 'aligned', '--data', 'own', '--output', 'run']
+    with inside(world): code, out, err = shell('otseg-train', 'folder-inductive', *how)
+    assert code == 0, err
+    return world/'run'
+
+
+def test_a_trained_model_stands_in_the_table(run, tmp_path):
+    "With the scores that it has when it is asked for each data set alone, by the same words, of which a class may have several"
+    asked = dict(voc21='VOC21', voc20='VOC20', cityscapes='Cityscapes')
+    for name in asked: BENCHMARKS[name][0](tmp_path/name)
+    data = ','.join(f'{title}={name}' for name, title in asked.items())
+    code, out, err = shell('otseg-eval', run, '--protocol', '--data', data, '--output', 'table.md', '--blend', '0')
+    assert code == 0, err
+    kept = {p.name.split('-')[0]: json.loads(p.read_text(encoding='utf-8')) for p in Path('results').glob('*.json')}
+    alone = {}
+    for name in asked:
+        code, told, err = shell('otseg-eval', run, '--cross', name, '--data', name, '--output', f'{name}.json', '--blend', '0')
+        assert code == 0, err
+        alone[name] = json.loads(Path(f'{name}.json').read_text(encoding='utf-8'))
+    for r in (*kept.values(), *alone.values()):
+        r['iou'] = [(c['name'], c['iou'], c['accuracy'], c['pixels']) for c in r['classes']]
+    same = 'miou', 'pixel_accuracy', 'iou', 'window', 'stride', 'blend', 'seen_penalty', 'sha256', 'templates', 'pictures'
+    for name in asked: assert [kept[name][k] for k in same] == [alone[name][k] for k in same], name
+    assert kept['voc21']['synonyms'] == alone['voc21']['synonyms'] == 'max'
+    assert kept['voc21']['words'] == alone['voc21']['words'] and len(alone['voc21']['words']['background']) > 5
+    assert len({r['miou'] for r in kept.values()}) == 3
+    for name in ('voc20', 'voc21'): assert any(0 < (accuracy or 0) < 1 for _, _, accuracy, _ in kept[name]['iou'])
+    table = Path('table.md').read_text(encoding='utf-8')
+    (row,) = [[c.strip() for c in line.split('|')[1:-1]] for line in table.splitlines() if line.startswith('| ours')]
+    head = next([c.strip() for c in line.split('|')[1:-1]] for line in table.splitlines() if 'Cityscapes' in line)
+    assert row[0].startswith('ours: OTSeg') and out.endswith(table)
+    cells = {title: row[i] for i, title in enumerate(head) if i and row[i]}
+    assert cells == {title: f'{100 * kept[name]["miou"]:.2f}' for name, title in asked.items()}
+
+
+def test_the_best_word_counts_unless_another_way_is_asked_for(world, run):
+    "Of CLIP alone and of classes that were not trained on; classes of a training are scored by the mean that they had"
+    def scored(*words):
+        code, out, err = shell('otseg-eval', *words, '--output', 'new.json', '--overwrite')
+        assert code == 0, err
+        r = json.loads(Path('new.json').read_text(encoding='utf-8'))
+        return r['synonyms'], [c['accuracy'] for c in r['classes']]
+    free = ['folder-inductive', '--training-free', '--clip', world/'clip.json', '--weights', 'random:5', '--data', world/'other']
+    crossed, own = [run, '--cross', 'folder', '--data', world/'other'], [run, '--data', world/'own']
+    for ask, usual in ((crossed, 'max'), (free, 'max'), (own, 'mean')):
+        best, mean = (scored(*ask, '--synonyms', how) for how in ('max', 'mean'))
+        assert best[0] == 'max' and mean[0] == 'mean' and best[1] != mean[1]
+        assert scored(*ask) == (best if usual == 'max' else mean)
 
 
 REFUSED = {

@@ -32,6 +32,15 @@ def test_prompt_maps_add_up_to_the_cosine_and_transport_moves_them(free):
     assert torch.equal(even, torch.ones_like(even)) and abs(float(moved.mean()) - 1) < 1e-3 and float(moved.std()) > 1e-3
 
 
+def test_a_class_of_several_words_has_the_maps_of_its_mean(free):
+    "And not those of the row that has its number; the class after it those of its own text"
+    p, q = explore(free, classes='house|tree, sky').probe, free.question('house|tree, sky')
+    assert len(q.text) == 3 and p.names == ['house', 'sky']
+    for i, name in enumerate(p.names):
+        want = p.model.head(p.tokens[0], None, q.class_text[[i]]).score_prompt_maps[0, 0]
+        torch.testing.assert_close(p.paths(name, attention='mean')['score map'].summands, want, atol=1e-5, rtol=0)
+
+
 def test_handles_change_what_is_shown(free):
     e = explore(free, classes=ASKED)
     assert e.handles.attention.value == 'mean' and 'CLIP without training' in e.about.value

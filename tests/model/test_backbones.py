@@ -1,4 +1,5 @@
 "Families of open_clip: which train and segment, and why others do not; each cell on a small tower of its kind"
+import re
 import sys
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from given.models import pictures, stripes
 from given.towers import shrunken, small_timm  # noqa: F401
+from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import save_file
 
 from otseg.core import InputError, seed_everything
 from otseg.model.checkpoint import load_checkpoint, save_checkpoint
-from otseg.model.clip import build_visual, get_tokenizer, load_clip, text_embeddings
+from otseg.model.clip import ImageEncoder, build_visual, get_tokenizer, load_clip, text_embeddings
 from otseg.model.config import OTSegConfig, clip_config
 from otseg.model.dense import DENSE, TrainingFree
 from otseg.model.losses import otseg_loss
@@ -58,8 +60,36 @@ def test_a_family_that_does_not(family, small_timm):  # noqa: F811
     "The same reason for training and without"
     clip = family.clip if family.name in (*LARGE, 'ResNet') else shrunken(family.clip)
     said = [why_not(clip), why_not(clip, 'naclip')]
-    assert said[0] == said[1] and 'Choose an architecture such as ViT-B-16-quickgelu' in said[0]
+    do = r'Choose an architecture such as ViT-B-16-quickgelu\.'
+    assert said[0] == said[1] and re.fullmatch(rf'.* should .*, got .*\. {do}', said[0])
     with pytest.raises(InputError, match=REFUSED[family.name]): TrainingFree(clip, 'random')
+
+
+RESNETS = [m for m in open_clip.list_models() if m.startswith('RN')]
+
+
+@pytest.mark.parametrize('clip', RESNETS)
+def test_a_resnet_is_told_by_its_description(clip):
+    "What should be, what came, what to do, before a tower is built; by every way in"
+    says = (f'the description of {clip} should have a vision transformer as its image tower, got a ResNet, which has no '
+            'attention for every patch. Choose an architecture such as ViT-B-16-quickgelu.')
+    for ask in (lambda: clip_config(clip), lambda: Segmenter.from_clip(clip, weights='random'), lambda: OTSegConfig(clip)):
+        with pytest.raises(InputError) as told: ask()
+        assert str(told.value) == says
+
+
+def test_a_resnet_that_somebody_built_is_told_too():
+    "OpenAI's ModifiedResNet, and whatever else is a module: each with its name and what is missing"
+    cfg = open_clip.get_model_config('RN50')
+    with torch.device('meta'):
+        resnet = ModifiedResNet(cfg['vision_cfg']['layers'], cfg['embed_dim'], heads=32, image_size=224, width=64)
+    do = 'Choose an architecture such as ViT-B-16-quickgelu.'
+    for tower, got in ((resnet, r'a ResNet \(ModifiedResNet of open_clip [0-9.]+\), which has no attention for every patch'),
+                       (torch.nn.Linear(1, 1), 'Linear of open_clip [0-9.]+ without conv1, class_embedding, .*pool_type')):
+        for build in (ImageEncoder, lambda v: TrainingFree('ViT-B-32', 'random', visual=v),
+                      lambda v: OTSeg(OTSegConfig('ViT-B-32', 'embedded'), v)):
+            with pytest.raises(InputError, match=f'^the image tower should be a plain ViT of open_clip .*, got {got}. {do}$'):
+                build(tower)
 
 
 @pytest.mark.slow

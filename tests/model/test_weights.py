@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from given.shell import data_set, shell
 from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 
 from otseg.core import InputError, seed_everything
@@ -150,6 +152,121 @@ def test_the_activation_of_a_published_folder_counts(trained, tmp_path):
     if trained: ask()
     else:
         with pytest.raises(InputError, match='should run as open_clip_config.json beside it says'): ask()
+
+
+OTHER = 'should be CLIP weights, in a file that torch.save wrote, got a file of another kind. Check'
+NO_WEIGHTS = {
+    'a picture': (b'\xff\xd8\xff\xe0 JFIF', OTHER),
+    'text': (b'hello', OTHER),
+    'nothing': (b'', 'should be CLIP weights, in a file that torch.save wrote, got an empty file. Check'),
+    'half an archive': (b'PK\x03\x04' + 99 * b'x', 'cannot be read as CLIP weights ('),
+    'half a pickle': (b'\x80\x02}q', 'cannot be read as CLIP weights (')}
+
+
+@pytest.mark.parametrize('what', NO_WEIGHTS)
+def test_what_is_no_file_of_weights(what, tmp_path):
+    "Told by what it is; nobody is advised to run what it holds"
+    content, says = NO_WEIGHTS[what]
+    (tmp_path/'w.pt').write_bytes(content)
+    with pytest.raises(InputError) as told: load_clip(SMALL, tmp_path/'w.pt')
+    assert str(told.value).startswith(f'{tmp_path}/w.pt {says}') and 'weights_only' not in str(told.value)
+
+
+def test_a_folder_of_weights_is_named_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('mine').mkdir()
+    with pytest.raises(InputError, match="should be named by its path, got 'mine'. Write \"./mine\""): load_clip(B16, 'mine')
+    with pytest.raises(InputError, match='got an empty folder. Name the file itself'): load_clip(B16, './mine')
+
+
+# the statistics that are written beside weights
+
+HALF = dict(preprocess_cfg=dict(mean=[.5, .5, .5], std=[.5, .25, .5], interpolation='bicubic', resize_mode='shortest'))
+
+
+def stating(kind, folder, facts=HALF):
+    "Weights in a folder or in the cache of the Hub, with the file beside them as open_clip writes it"
+    weights = kind(load_clip(SMALL, 'random:1'), folder, SMALL)
+    (file,) = folder.rglob('open_clip_model.safetensors')
+    beside = dict(model_cfg=SMALL['model_cfg'], **facts)
+    file.with_name('open_clip_config.json').write_text(json.dumps(beside, indent=2), encoding='utf-8')
+    return weights
+
+
+def cosines(seg, picture, names=('cat', 'dog')):
+    s = seg.predict(picture, list(names), ['a {}'])
+    return s.output.mask_probs(0.)
+
+
+@pytest.mark.parametrize('kind', [as_folder, as_hub], ids=lambda k: k.__name__[3:])
+def test_a_clip_is_fed_as_the_file_beside_its_weights_says(kind, tmp_path, monkeypatch, offline):
+    "Without training, in a model that is made on it, and in a checkpoint of that, whatever the file says later"
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    own = ((.5,) * 3, (.5, .25, .5))
+    assumed = Segmenter.from_clip(SMALL, weights='random:1', side=32, window=32)
+    described = SMALL | dict(image_mean=[.5, .5, .5], image_std=[.5, .25, .5])
+    want = cosines(Segmenter.from_clip(described, weights='random:1', side=32, window=32), picture)
+    weights = stating(kind, tmp_path)
+    free = Segmenter.from_clip(SMALL, weights=weights, side=32, window=32)
+    assert (free.preprocess.mean, free.preprocess.std) == own
+    torch.testing.assert_close(cosines(free, picture), want)
+    assert (cosines(assumed, picture) - want).abs().max() > 1e-3
+    model = model_on(SMALL, weights, 32)
+    assert (model.config.image_mean, model.config.image_std) == own and Segmenter(model).preprocess.mean == own[0]
+    save_checkpoint(model, 'kept')
+    (file,) = tmp_path.rglob('open_clip_config.json')
+    file.write_text(json.dumps(dict(model_cfg=SMALL['model_cfg'])), encoding='utf-8')
+    assert load_checkpoint('kept').model.config.image_std == own[1]
+    assert Segmenter.from_clip(SMALL, weights=weights).preprocess == Segmenter.from_clip(SMALL, weights='random').preprocess
+    given = model_on(SMALL, 'random:1', 32).config
+    stating_again = OTSegConfig(clip=SMALL, weights=weights, image_mean=(.1, .2, .3), image_std=given.image_std)
+    assert OTSeg(stating_again).config.image_mean == (.1, .2, .3)      # what is asked for counts
+
+
+def test_statistics_of_the_hub_are_fetched_before_the_weights(tmp_path, monkeypatch):
+    asked, weights = [], stating(as_folder, tmp_path)
+    def download(repo, name):
+        asked.append((repo, name))
+        path = tmp_path/'published'/name
+        if not path.is_file(): raise EntryNotFoundError(name)
+        return str(path)
+    monkeypatch.setattr(room, 'hub_reachable', lambda: True)
+    monkeypatch.setattr(room, 'hf_hub_download', download)
+    seg = Segmenter.from_clip(SMALL, weights='hf-hub:org/clip')
+    assert seg.preprocess.mean == (.5,) * 3 and asked[0] == ('org/clip', 'open_clip_config.json')
+    assert {name for _, name in asked} == {'open_clip_config.json', 'open_clip_model.safetensors'}
+    torch.testing.assert_close(seg.model.image_encoder.clip.proj, load_clip(SMALL, f'{tmp_path}/{weights[10:]}').visual.proj)
+
+
+@pytest.mark.parametrize('kind', [as_folder, as_hub], ids=lambda k: k.__name__[3:])
+def test_a_training_feeds_its_clip_as_the_file_says(kind, tmp_path, monkeypatch, offline):
+    "Its recipe says so too, and it goes on with that; a recipe that states other statistics keeps them"
+    monkeypatch.chdir(tmp_path)
+    weights = stating(kind, tmp_path)
+    data_set(tmp_path/'data', ['cat', 'dog'], ['dog'], train=2)
+    Path('small.json').write_text(json.dumps(SMALL), encoding='utf-8')
+    how = '--image_size 32 --batch_size 2 --workers 0 --vpt_tokens 2 --save_every 1 --clip small.json'.split()
+    how += ['--weights', weights, '--data', 'data', '--templates', '1']
+    def recipe(run): return json.loads(Path(run, 'recipe.json').read_text(encoding='utf-8'))['model']
+    for more in ([], ['--resume']):
+        code, out, err = shell('otseg-train', 'folder-inductive', *how, '--steps', 1, '--output', 'run', *more)
+        assert code == 0, err
+        assert (recipe('run')['image_mean'], recipe('run')['image_std']) == ([.5] * 3, [.5, .25, .5])
+    assert Segmenter.from_pretrained('run').preprocess.mean == (.5,) * 3
+    more = '--steps 1 --output other --image_mean (.1,.2,.3)'.split()
+    code, out, err = shell('otseg-train', 'folder-inductive', *how, *more)
+    assert code == 0 and recipe('other')['image_mean'] == [.1, .2, .3] and recipe('other')['image_std'] == [.5, .25, .5], err
+
+
+@pytest.mark.parametrize('facts, says', [
+    (dict(preprocess_cfg=dict(mean=.5)), 'three numbers for preprocess_cfg.mean, got 0.5'),
+    (dict(preprocess_cfg=dict(std=[1, 0, 1])), r'three positive numbers for preprocess_cfg.std, got \[1, 0, 1\]'),
+    (dict(preprocess_cfg='half'), "an object as its preprocess_cfg, got 'half'")])
+def test_statistics_that_are_none(facts, says, tmp_path):
+    stating(as_folder, tmp_path, facts)
+    with pytest.raises(InputError, match=f'open_clip_config.json should have {says}'):
+        Segmenter.from_clip(SMALL, weights=f'local-dir:{tmp_path}/published')
 
 
 # weights that have moved

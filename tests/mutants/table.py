@@ -281,6 +281,15 @@ of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
     'maps of words that nobody asked for')
 of('predict/segmenter', f'{Q}test_the_background_has_no_prompt_maps')(
     'prompt maps of the background in one window', '[m[:len(question.class_text)] for m in', '[m for m in', 'the same')
+of('predict/segmenter', f'{Q}test_words_of_a_class_of_a_trained_model')(
+    'the mean of several words as the usual way', "'mean' if classes is None else 'max'", "'mean'",
+    'names of unlike things near none of them')
+of('predict/folder', 'predict/test_photograph.py::test_the_best_word_counts_and_an_earlier_folder_is_not_mixed')(
+    'an earlier record taken for any', "noted | dict(synonyms='mean') if same and", 'noted if same and',
+    'labels of two kinds in one folder')
+of('model/config', 'model/test_weights.py::test_a_clip_is_fed_as_the_file_beside_its_weights_says')(
+    'statistics beside weights unread', 'if names_file(self.weights) else {}', 'if False else {}',
+    'a CLIP that is fed otherwise than in training')
 
 
 # study

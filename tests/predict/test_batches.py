@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from given.counting import Largest
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import otseg.evaluate.windows as windows
 from otseg.evaluate.windows import SlidingOutput
@@ -108,17 +108,6 @@ def test_pictures_that_wait_are_few():
 
 # memory
 
-class Largest(TorchDispatchMode):
-    "Bytes of the largest floating-point tensor that an operation makes"
-    bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, (list, tuple)) else [out]:
-            if isinstance(t, torch.Tensor) and t.is_floating_point(): self.bytes = max(self.bytes, t.untyped_storage().nbytes())
-        return out
-
-
 def answer(k, size=(96, 128), tokens=4):
     "Of a picture in two windows"
     g = torch.Generator().manual_seed(0)
@@ -132,7 +121,7 @@ def test_no_array_of_labels_is_larger_than_the_budget(monkeypatch, size, budget)
     "171 classes at picture size would take 53 MB; labels are those of all at once, the scores of the two equal to 1e-6"
     monkeypatch.setattr(windows, 'PIXEL_BYTES', budget)
     out = answer(171)
-    with Largest() as largest: labels = out.labels(size, seen=range(30), dtype=torch.int16)
+    with Largest(floats=True) as largest: labels = out.labels(size, seen=range(30), dtype=torch.int16)
     assert labels.dtype == torch.int16 and largest.bytes <= budget, largest.bytes
     scores = torch.nn.functional.interpolate(out.mask_probs(seen=range(30)), size=size, mode='bilinear')
     assert float((scores.gather(1, labels.long()[:, None])[:, 0] - scores.amax(1)).abs().max()) < 1e-6
@@ -153,7 +142,9 @@ def test_the_budget_of_a_gpu_is_what_is_free(monkeypatch):
 
 
 PEAK = '''
-import torch, sys
+import sys
+sys.path.insert(0, '..')
+import torch
 from test_batches import answer
 torch.set_num_threads(1)
 def peak(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) / 2**10

@@ -97,6 +97,27 @@ def test_the_command_takes_all_that_comes_after_the_scores(photo):
         assert code == 2 and says in err, err
 
 
+def test_the_best_word_counts_and_an_earlier_folder_is_not_mixed(photo, seg):
+    "A folder of an earlier version, whose words were joined by their mean and which does not say so, is gone on with by name"
+    words = [photo, '--classes', 'sky,grass|house', *'--clip toy --weights packaged --output out --results mask,json'.split()]
+    code, out, err = ask(*words)
+    assert code == 0 and json.loads(Path('out/predict.json').read_text(encoding='utf-8'))['synonyms'] == 'max', err
+    told = json.loads(Path('out/photo.png.json').read_text(encoding='utf-8'))
+    free = Segmenter.from_clip('toy', weights='packaged')
+    best, mean = (free.predict(photo, 'sky,grass|house', synonyms=how) for how in ('max', 'mean'))
+    labels = np.array(Image.open('out/photo.png.mask.png'))
+    assert told['settings']['synonyms'] == 'max' and (labels == best.labels).all() and (labels != mean.labels).any()
+    code, out, err = ask(*words, '--synonyms', 'mean')
+    assert code == 2 and 'synonyms: max before, mean now. Pass --synonyms max, choose another --output' in err, err
+    record = json.loads(Path('out/predict.json').read_text(encoding='utf-8'))
+    Path('out/predict.json').write_text(json.dumps({k: v for k, v in record.items() if k != 'synonyms'}), encoding='utf-8')
+    Path('out/photo.png.mask.png').unlink()
+    code, out, err = ask(*words)
+    assert code == 2 and 'synonyms: mean before, max now. Pass --synonyms mean, choose another --output' in err, err
+    code, out, err = ask(*words, '--synonyms', 'mean')
+    assert code == 0 and (np.array(Image.open('out/photo.png.mask.png')) == mean.labels).all(), err
+
+
 def test_nothing_is_trained_and_nothing_saved(seg, folder):
     with pytest.raises(InputError, match='a trained model should be saved'): seg.save_pretrained('here')
     assert not any(p.requires_grad for p in seg.model.parameters())

@@ -265,7 +265,8 @@ def bad(photos):
 def test_bad_pictures_are_an_error_when_the_others_are_done(bad):
     code, out = alone()
     assert code == 1 and 'Traceback' not in out and sorted(masks('out')) == RESULTS, out
-    assert 'at most 0 pictures should be bad (--skip_bad), got 3, listed in out/skipped.json' in out.splitlines()[-1]
+    assert 'every picture should be whole, got 3 that are not, listed in out/skipped.json' in out.splitlines()[-1]
+    assert '--skip_bad 3 goes on without' in out
     assert 'in/0.jpg should be a whole picture, got one that does not decode' in out and 'All others are done.' in out
     assert '12 pictures: 9 done now, 0 done earlier, 3 skipped' in out
     assert alone('--skip_bad', 2)[0] == 1 and alone('--skip_bad', 3)[0] == 0
@@ -334,7 +335,7 @@ def test_an_error_of_all_processes_is_said_once(photos, server):
 
 def test_a_folder_without_a_picture_is_refused(folder, server):
     Path('in').mkdir()
-    refused(says='in should hold pictures, got none.', output='out')
+    refused(says='in should hold pictures, got none. Name another folder', output='out')
     for name in ('a.heics', 'b.heics', 'c.xyz'): Path('in', name).write_bytes(b'x')
     refused(says='none (left out: 2 in a format that is not read (a.heics, b.heics): convert', output='out')
     assert 'in should hold pictures' in together(server, 2, *ask(), codes=(2,))[0] and not Path('out').exists()

@@ -20,8 +20,6 @@ REACHES = {
     ('otseg/study/backbones.py', 'torch._subclasses.fake_tensor'): 'torch: the room of one table, which nothing else imports',
     ('otseg/study/measure.py', 'op._schema'): 'torch: what a dispatch mode is given, with the names of its documentation',
     ('tests/given/counting.py', 'torch.utils._python_dispatch'): 'torch: as above',
-    ('tests/evaluate/test_labels.py', 'torch.utils._python_dispatch'): 'torch: as above',
-    ('tests/predict/test_batches.py', 'torch.utils._python_dispatch'): 'torch: as above',
     ('tests/study/test_waits.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
     ('tests/given/fakes.py', 'torch._subclasses.fake_tensor'): 'torch: skipped with a reason where it is not there',
     ('tests/given/fakes.py', 'aten._local_scalar_dense'): 'torch: skipped as above',
