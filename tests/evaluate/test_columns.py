@@ -11,7 +11,7 @@ from otseg.data.reading import load_dataset
 from otseg.evaluate.metrics import ConfusionMatrix, segmentation_scores
 from otseg.evaluate.paper import KIND, read_results
 from otseg.evaluate.protocol import benchmarks, protocol_cells, protocol_of, protocol_table, protocol_vocab
-from otseg.model.refine import class_scores, pixel_labels
+from otseg.evaluate.refine import class_scores, pixel_labels
 
 COLUMNS = ['VOC21', 'Context60', 'COCO-Object', 'VOC20', 'Cityscapes', 'Context59', 'ADE20K', 'COCO-Stuff']
 

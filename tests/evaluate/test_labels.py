@@ -14,7 +14,7 @@ from otseg.core import InputError
 from otseg.evaluate.labels import LabelRules, Refiner, class_labels, row_scores
 from otseg.evaluate.windows import SlidingOutput
 from otseg.model.otseg import OTSegOutput
-from otseg.model.refine import class_scores, drop_small, pixel_labels, refine_mask
+from otseg.evaluate.refine import class_scores, drop_small, pixel_labels, refine_mask
 
 
 def sliding(maps, size=None, logits=False):

@@ -17,7 +17,7 @@ from otseg.evaluate.windows import window_starts
 from otseg.model.clip import encode_words
 from otseg.model.config import OTSegConfig
 from otseg.model.dense import TrainingFree
-from otseg.model.refine import class_scores, drop_small, pixel_labels, refine_mask
+from otseg.evaluate.refine import class_scores, drop_small, pixel_labels, refine_mask
 from otseg.model.vocab import load_templates
 
 pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from otseg.core import InputError
 from otseg.model.dense import DENSE, TrainingFree
-from otseg.model.refine import class_scores, pixel_labels, refine_mask
+from otseg.evaluate.refine import class_scores, pixel_labels, refine_mask
 
 # key of the published numbers -> rule, and whether residual and feed-forward stay (None: as the rule has it)
 PUBLISHED = {

@@ -52,7 +52,7 @@ def rooms(nbs: Path) -> dict[str, tuple[str, str, int]]:
 
 
 def misplaced(nbs: Path) -> list[str]:
-    "Notebooks whose place does not say what they are: 02_model/04_otseg.ipynb exports model.otseg"
+    "Notebooks whose place does not say what they are: 02_model/05_otseg.ipynb exports model.otseg"
     found, folders = [], {}
     for name, (path, wing, _) in rooms(nbs).items():
         *parents, file = path.split('/')
