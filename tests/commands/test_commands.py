@@ -516,7 +516,7 @@ def test_scores_below_a_file(world):
 
 def test_convert(world):
     refused('otseg-convert', 'absent.pth', 'new', says='absent.pth should be a checkpoint file')
-    refused('otseg-convert', 'text.jpg', 'new', says='text.jpg cannot be read as a checkpoint')
+    refused('otseg-convert', 'text.jpg', 'new', says='text.jpg should be a checkpoint, in a file that torch.save wrote')
     refused('otseg-convert', 'text.jpg', 'new', '--recipe', 'voc13', says="unknown recipe 'voc13'")
     refused('otseg-convert', 'text.jpg', 'run', says='run should be empty or absent')
 
