@@ -1,0 +1,61 @@
+"The area head on whatever a model may hand it, and what its biases do to a map"
+import pytest
+import torch
+
+from otseg.core import l2_normalize
+from otseg.model.areas import AreaHead, area_bias, enlarged, fit_areas, true_areas
+
+
+def picture(b=2, k=5, n=3, d=16, h=6, w=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    def unit(*shape): return l2_normalize(torch.randn(*shape, generator=g))
+    return unit(b, h, w, d).permute(0, 3, 1, 2), unit(b, d), unit(k, n, d), 3 * torch.randn(b, k, h, w, generator=g)
+
+
+@pytest.fixture(scope='module')
+def head():
+    v, c, t, l = picture(40)
+    return fit_areas([(v, c, l, l.softmax(1).mean((2, 3)))], t, steps=30)
+
+
+@pytest.mark.parametrize('h, w', [(1, 1), (1, 7), (13, 2)])
+@pytest.mark.parametrize('k', [2, 30])
+def test_any_grid_and_vocabulary(head, h, w, k):
+    v, c, t, l = picture(k=k, h=h, w=w)
+    said = head(v, c, t, l)
+    for x in said: assert x.shape == (2, k) and x.isfinite().all() and (x >= 0).all()
+    assert (said.presence <= 1).all() and torch.allclose(said.own.sum(1), torch.ones(2))
+    assert (head(v[:1], c[:1], t, l[:1]).areas - said.areas[:1]).abs().max() < 1e-5  # a picture is alone in its batch
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precision(head, dtype):
+    v, c, t, l = picture()
+    said, plain = head(v.to(dtype), c.to(dtype), t.to(dtype), l.to(dtype)), head(v, c, t, l)
+    assert said.areas.dtype == torch.float32 and (said.presence - plain.presence).abs().max() < .05
+
+
+@pytest.mark.parametrize('times', [1e-3, 1, 1e2])
+def test_scores_of_any_size_give_areas(head, times):
+    v, c, t, l = picture()
+    said = head(v, c, t, times * l)
+    bias = area_bias(times * l, said.areas)
+    met = (enlarged(times * l) + bias[..., None]).softmax(1).mean(2)
+    assert (met - said.areas / said.areas.sum(1, keepdim=True)).abs().max() < 1e-3
+
+
+def test_a_class_without_an_area_is_nowhere():
+    _, _, _, l = picture()
+    areas = torch.tensor([[.5, .5, 0, 0, 0], [0, 0, 0, 0, 1.]])
+    bias = area_bias(l, areas)
+    assert ((bias == -torch.inf) == (areas == 0)).all()
+    labels = (enlarged(l) + bias[..., None]).argmax(1)
+    assert set(labels[0].tolist()) == {0, 1} and set(labels[1].tolist()) == {4}
+
+
+def test_the_order_of_pictures_is_none_of_the_areas():
+    labels = torch.randint(0, 6, (3, 8, 8), generator=torch.Generator().manual_seed(0))
+    a = true_areas(labels, [4, 1])
+    assert torch.equal(true_areas(labels.flip(0), [4, 1]), a.flip(0))
+    assert torch.allclose(true_areas(labels, list(range(6))).sum(1), torch.ones(3))
+    assert true_areas(torch.full((1, 4, 4), 255), [0, 1]).sum() == 0  # what has no label is the rest
