@@ -43,7 +43,7 @@ def presence_statistics(
 ) -> Float[Tensor, "b k 13"]:
     "What tells whether a class is there, in numbers that mean the same for every class"
     check(len(text) > 1, '`text` should be of two classes at least', len(text), 'Name what else may be in the picture.')
-    names = l2_normalize(text.mean(1)).to(visual.dtype)
+    names, visual, cls = l2_normalize(text.float().mean(1)), visual.float(), cls.float()
     z, whole = SCALE * torch.einsum('bdm,kd->bkm', visual.flatten(2), names), SCALE * cls @ names.T
     beside = [whole.log_softmax(1), (whole - whole.mean(1, keepdim=True)) / (whole.std(1, keepdim=True) + 1e-6), whole / 10]
     return torch.cat([_of_tokens(z), torch.stack(beside, -1)], -1)
@@ -85,16 +85,19 @@ class Norm(nn.Module):
     "Statistics less their mean over the training pictures, in units of their spread, within 5 of it"
     def __init__(self, n: int):
         super().__init__()
-        self.register_buffer('mean', torch.zeros(n)); self.register_buffer('spread', torch.ones(n))
+        self.mean, self.spread = (nn.Parameter(x, requires_grad=False) for x in (torch.zeros(n), torch.ones(n)))
 
-    def learn(self, x: Float[Tensor, "... n"]): self.mean, self.spread = x.flatten(0, -2).mean(0), x.flatten(0, -2).std(0) + 1e-3
+    @torch.no_grad()
+    def learn(self, x: Float[Tensor, "... n"]):
+        x = x.flatten(0, -2)
+        self.mean.copy_(x.mean(0)); self.spread.copy_(x.std(0) + 1e-3)
     def forward(self, x): return ((x - self.mean) / self.spread).clamp(-5, 5)
 
 def _net(n, hidden):
     return nn.Sequential(Norm(n), nn.Linear(n, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
 
 class AreaHead(nn.Module):
-    "Presence and area of any named classes; 3,074 weights at 32 hidden units"
+    "Presence and area of any named classes; 3,126 numbers at 32 hidden units"
     def __init__(self, hidden: int=32):
         super().__init__()
         self.presence, self.size = _net(13, hidden), _net(13, hidden)
@@ -106,7 +109,7 @@ class AreaHead(nn.Module):
         logits: Float[Tensor, "b k h w"],   # Of classes at tokens: the model's own map
     ) -> Areas:
         there = self.presence(presence_statistics(visual, cls, text))[..., 0]
-        fine = enlarged(logits) + F.logsigmoid(there)[..., None]
+        fine = enlarged(logits.float()) + F.logsigmoid(there)[..., None]
         found, own = size_statistics(fine, tuple(2 * s for s in logits.shape[-2:]))
         return Areas(there.sigmoid(), own, own * self.size(found)[..., 0].clamp(-1.5, 1.5).exp())
 
@@ -118,7 +121,7 @@ def area_bias(
     tau: float=None,
 ) -> Float[Tensor, "b k"]:
     "Added to the logits of a class; -inf without an area"
-    return class_bias(enlarged(logits), areas, eps, tau, tol=1e-4)
+    return class_bias(enlarged(logits.float()), areas, eps, tau, tol=1e-4, nan='nan')
 
 # %% ../../nbs/02_model/04_areas.ipynb #05c345a5
 FOUND = .003  # area below which a class counts as not found, and its factor is not learned
