@@ -29,11 +29,12 @@ def _of_tokens(z):
     "Statistics (b, k, 10) of the logits (b, k, m) of classes at tokens, each in comparison with the other classes or by itself"
     log = z.log_softmax(1)
     share, m = log.exp(), z.shape[2]
-    def top(x, part): return x.topk(max(1, math.ceil(part * m)), 2).values.mean(2)
+    order = log.sort(2, descending=True).values
+    def top(part): return order[..., :max(1, math.ceil(part * m))].mean(2)
     wins = F.one_hot(z.argmax(1), z.shape[1]).to(z.dtype).mean(1)
     most = z.amax(2)
-    return torch.stack([share.mean(2).clamp(min=FLOOR / 10).log(), log.amax(2), top(log, .035), top(log, .14), top(log, .42),
-                        (wins + .5 / m).log(), most / 10, top(z, .07) / 10,
+    return torch.stack([share.mean(2).clamp(min=FLOOR / 10).log(), order[..., 0], top(.035), top(.14), top(.42),
+                        (wins + .5 / m).log(), most / 10, z.topk(max(1, math.ceil(.07 * m)), 2).values.mean(2) / 10,
                         ((share > .5).to(z.dtype).mean(2) + .5 / m).log(), z.mean(2) / 10], -1)
 
 def presence_statistics(
@@ -69,7 +70,7 @@ def size_statistics(
     edge = (part.diff(dim=-1).abs().flatten(2).sum(2) + part.diff(dim=-2).abs().flatten(2).sum(2)) / logits.shape[2]
     rim = torch.cat([part[..., 0, :], part[..., -1, :], part[..., 0], part[..., -1]], -1).mean(-1)
     sure = (share * wins).sum(2) / wins.sum(2).clamp(min=1)
-    sharp, flat = ((s * logits).softmax(1).mean(2) for s in (2, .5))
+    sharp, flat = ((p / p.sum(1, keepdim=True)).mean(2) for p in (share.square(), share.sqrt()))  # of 2, .5 x logits
     found = [log(own), log(soft), log(sharp), log(flat), log(edge), rim, sure,
              log(blur), log(soft) - log(own), log(edge) - log(own), log(blur) - log(own), share.amax(2), logits.amax(2) / 10]
     return torch.stack(found, -1), own
