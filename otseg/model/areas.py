@@ -29,11 +29,12 @@ def _of_tokens(z):
     "Statistics (b, k, 10) of the logits (b, k, m) of classes at tokens, each in comparison with the other classes or by itself"
     log = z.log_softmax(1)
     share, m = log.exp(), z.shape[2]
-    def top(x, part): return x.topk(max(1, math.ceil(part * m)), 2).values.mean(2)
+    order = log.sort(2, descending=True).values
+    def top(part): return order[..., :max(1, math.ceil(part * m))].mean(2)
     wins = F.one_hot(z.argmax(1), z.shape[1]).to(z.dtype).mean(1)
     most = z.amax(2)
-    return torch.stack([share.mean(2).clamp(min=FLOOR / 10).log(), log.amax(2), top(log, .035), top(log, .14), top(log, .42),
-                        (wins + .5 / m).log(), most / 10, top(z, .07) / 10,
+    return torch.stack([share.mean(2).clamp(min=FLOOR / 10).log(), order[..., 0], top(.035), top(.14), top(.42),
+                        (wins + .5 / m).log(), most / 10, z.topk(max(1, math.ceil(.07 * m)), 2).values.mean(2) / 10,
                         ((share > .5).to(z.dtype).mean(2) + .5 / m).log(), z.mean(2) / 10], -1)
 
 def presence_statistics(
@@ -43,7 +44,7 @@ def presence_statistics(
 ) -> Float[Tensor, "b k 13"]:
     "What tells whether a class is there, in numbers that mean the same for every class"
     check(len(text) > 1, '`text` should be of two classes at least', len(text), 'Name what else may be in the picture.')
-    names = l2_normalize(text.mean(1)).to(visual.dtype)
+    names, visual, cls = l2_normalize(text.float().mean(1)), visual.float(), cls.float()
     z, whole = SCALE * torch.einsum('bdm,kd->bkm', visual.flatten(2), names), SCALE * cls @ names.T
     beside = [whole.log_softmax(1), (whole - whole.mean(1, keepdim=True)) / (whole.std(1, keepdim=True) + 1e-6), whole / 10]
     return torch.cat([_of_tokens(z), torch.stack(beside, -1)], -1)
@@ -69,7 +70,7 @@ def size_statistics(
     edge = (part.diff(dim=-1).abs().flatten(2).sum(2) + part.diff(dim=-2).abs().flatten(2).sum(2)) / logits.shape[2]
     rim = torch.cat([part[..., 0, :], part[..., -1, :], part[..., 0], part[..., -1]], -1).mean(-1)
     sure = (share * wins).sum(2) / wins.sum(2).clamp(min=1)
-    sharp, flat = ((s * logits).softmax(1).mean(2) for s in (2, .5))
+    sharp, flat = ((p / p.sum(1, keepdim=True)).mean(2) for p in (share.square(), share.sqrt()))  # of 2, .5 x logits
     found = [log(own), log(soft), log(sharp), log(flat), log(edge), rim, sure,
              log(blur), log(soft) - log(own), log(edge) - log(own), log(blur) - log(own), share.amax(2), logits.amax(2) / 10]
     return torch.stack(found, -1), own
@@ -85,16 +86,19 @@ class Norm(nn.Module):
     "Statistics less their mean over the training pictures, in units of their spread, within 5 of it"
     def __init__(self, n: int):
         super().__init__()
-        self.register_buffer('mean', torch.zeros(n)); self.register_buffer('spread', torch.ones(n))
+        self.mean, self.spread = (nn.Parameter(x, requires_grad=False) for x in (torch.zeros(n), torch.ones(n)))
 
-    def learn(self, x: Float[Tensor, "... n"]): self.mean, self.spread = x.flatten(0, -2).mean(0), x.flatten(0, -2).std(0) + 1e-3
+    @torch.no_grad()
+    def learn(self, x: Float[Tensor, "... n"]):
+        x = x.flatten(0, -2)
+        self.mean.copy_(x.mean(0)); self.spread.copy_(x.std(0) + 1e-3)
     def forward(self, x): return ((x - self.mean) / self.spread).clamp(-5, 5)
 
 def _net(n, hidden):
     return nn.Sequential(Norm(n), nn.Linear(n, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
 
 class AreaHead(nn.Module):
-    "Presence and area of any named classes; 3,074 weights at 32 hidden units"
+    "Presence and area of any named classes; 3,126 numbers at 32 hidden units"
     def __init__(self, hidden: int=32):
         super().__init__()
         self.presence, self.size = _net(13, hidden), _net(13, hidden)
@@ -106,7 +110,7 @@ class AreaHead(nn.Module):
         logits: Float[Tensor, "b k h w"],   # Of classes at tokens: the model's own map
     ) -> Areas:
         there = self.presence(presence_statistics(visual, cls, text))[..., 0]
-        fine = enlarged(logits) + F.logsigmoid(there)[..., None]
+        fine = enlarged(logits.float()) + F.logsigmoid(there)[..., None]
         found, own = size_statistics(fine, tuple(2 * s for s in logits.shape[-2:]))
         return Areas(there.sigmoid(), own, own * self.size(found)[..., 0].clamp(-1.5, 1.5).exp())
 
@@ -118,7 +122,7 @@ def area_bias(
     tau: float=None,
 ) -> Float[Tensor, "b k"]:
     "Added to the logits of a class; -inf without an area"
-    return class_bias(enlarged(logits), areas, eps, tau, tol=1e-4)
+    return class_bias(enlarged(logits.float()), areas, eps, tau, tol=1e-4, nan='nan')
 
 # %% ../../nbs/02_model/04_areas.ipynb #05c345a5
 FOUND = .003  # area below which a class counts as not found, and its factor is not learned

@@ -33,7 +33,8 @@ def saved_parameters(
     model: OTSeg,  # On any device
 ) -> dict:
     "The tensors a checkpoint holds: all that was trained, and the image tower where it is embedded"
-    keep = {n for n, p in model.named_parameters() if p.requires_grad or model.config.weights == 'embedded'}
+    def learned(n, p): return p.requires_grad or n.startswith('areas.')
+    keep = {n for n, p in model.named_parameters() if learned(n, p) or model.config.weights == 'embedded'}
     return {n: p.detach().cpu().contiguous() for n, p in model.state_dict(keep_vars=True).items() if n in keep}
 
 # %% ../../nbs/02_model/08_checkpoint.ipynb #4833710e

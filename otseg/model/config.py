@@ -147,6 +147,7 @@ class OTSegConfig:
     logit_scale: float | None = None        # Largest logit; None = number of text prompts, as published
     mix: str = 'plan'                       # What mixes the values of a layer: the plan, as published, or "product"
     layer_product: bool = True              # Multiply by the earlier layers' masks, as published
+    areas: bool = False                     # Classes share out the picture by predicted areas; learned after training
     init: str = 'published'                 # "published", or "aligned": starts from CLIP's own alignment
     dropout: float = 0.1                    # Rate, of visual prompts, attention weights, decoder
     ffn_dim: int | None = None              # Feed-forward size of the decoder; None = 4 d

@@ -36,6 +36,8 @@ class FixedClasses(nn.Module):
         question = segmenter.question(classes, templates)
         self.scoring = segmenter.scoring(blend, seen_penalty, question.seen)
         self.vocab, self.preprocess, config = question.vocab, segmenter.preprocess, segmenter.model.config
+        check(not getattr(config, 'areas', False), 'a model without predicted areas should be exported', 'one with them',
+              'Export with_areas(model, None) of otseg.model.otseg; its plan of classes has no fixed number of iterations.')
         self.model = copy.deepcopy(segmenter.model).cpu().float()
         self.model.head = head_with(self.model, max_iter=iterations, tol=None, solver='auto')
         self.words = None if question.means is None else [len(row) for row in question.words.values()]  # of each class

@@ -75,6 +75,8 @@ class Recipe:
 
     def __post_init__(self):
         if self.setting not in SETTINGS: raise unknown_name('setting', self.setting, SETTINGS)
+        check(not self.model.areas, 'a training should begin without predicted areas', 'areas=True',
+              'They are learned from the trained model: see model.areas.')
         for name in ('image_size', 'steps', 'batch_size', 'accumulate', 'lr', 'save_every', 'keep', 'stride', 'min_side',
                      'eval_every', 'clip_norm'):
             value = getattr(self, name)
@@ -277,7 +279,7 @@ def describe_options(
         return {f.name: (hints[f.name], getattr(settings, f.name), re.sub(r'; [CP]\b.*', '', texts.get(f.name) or ''))
                 for f in fields(settings) if f.name not in left_out}
     of_run = described(recipe, ('name', 'model'))
-    return dict(recipe=of_run, model=described(recipe.model, of_run))
+    return dict(recipe=of_run, model=described(recipe.model, [*of_run, 'areas']))
 
 # %% ../../nbs/06_train/00_recipes.ipynb #ca1f358d
 def recipe_from_dict(
