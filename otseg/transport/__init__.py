@@ -5,5 +5,6 @@ __getattr__, __dir__, __all__ = faces(__name__, dict(
     solvers='textbook_sinkhorn spread_scores',
     fused='fused_available',
     entropic='SinkhornOutput cosine_cost plan_entropy sinkhorn',
-    mpsa='ATTENTIONS Attention CrossAttention DotAttention MPSA cosine_scores get_attention mps prompt_plan prompt_scores',
+    mpsa='ATTENTIONS Attention CrossAttention DotAttention MPSA cosine_scores get_attention mps prompt_plan prompt_scores '
+         'transport_similarity',
 ))
