@@ -255,7 +255,7 @@ def test_parts(folder):
     assert len(run_study(s, 'new', jobs=1, only=['mpsa-six', 'softmax-parts'])) == 2  # both are finished
 
 
-@pytest.mark.parametrize('name', [s for s in STUDIES if s != 'parts'])
+@pytest.mark.parametrize('name', [s for s in STUDIES if s not in ('parts', 'areas')])
 def test_settings_of_other_studies_stay_as_they_were(name):
     s = STUDIES[name]
     keys = {'recipe', 'clip', 'templates', 'unseen', 'blends', 'penalties', 'scenes'}
