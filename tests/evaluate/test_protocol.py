@@ -82,7 +82,8 @@ def test_ade_by_description(shared, folder):
     names, unseen = load_vocab('ade150').names, ['sky', 'tree', 'car']
     (data/'dataset.json').write_text(json.dumps(dict(names=names, reduce_zero_label=True, unseen=unseen)), encoding='utf-8')
     report = check_dataset('folder', data)
-    assert {p for s in report.splits for p in s.problems} == {'shared'}           # the same pictures in both, and said so
+    # the same pictures in both splits, and seen classes that none of three pictures shows: both are said
+    assert {p for s in report.splits for p in s.problems} == {'shared', 'classes'}
     results = protocol('folder', data, load_vocab('ade150'))
     for r in results:
         scored = {c['name']: c['iou'] for c in r['classes'] if c['pixels']}

@@ -35,7 +35,7 @@ def kinds(pictures, folder):
     file('rgb.jpg', p[0])
     file('grey.png', p[1].convert('L'))
     rgba = p[2].convert('RGBA')
-    rgba.putalpha(p[3].convert('L').resize(rgba.size))
+    rgba.putalpha(Image.linear_gradient('L').resize(rgba.size))  # a fade, as transparency is; a photograph there is asked about
     file('alpha.png', rgba)
     file('palette.gif', p[4].quantize(32))
     file('cmyk.jpg', p[5].convert('CMYK'))
