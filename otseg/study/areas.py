@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..core import check
 from ..data.reading import collate
 from ..evaluate.metrics import ConfusionMatrix, segmentation_scores
-from ..model.areas import AreaHead, Areas, area_bias, enlarged, fit_areas, true_areas
+from ..model.areas import AreaHead, Areas, area_bias, enlarged, fit_areas, true_areas, winners
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab
 from .measure import interleave
@@ -68,10 +68,6 @@ def _log(x, power=1.): return power * x.clamp(min=1e-5).log()
 def _mask(x): return torch.where(x, 0., -torch.inf)
 def _even(x): return x / x.sum(1, keepdim=True).clamp(min=1)
 
-def _wins(logits):
-    x = enlarged(logits)
-    return F.one_hot(x.argmax(1), x.shape[1]).to(x.dtype).mean(1)
-
 EPS = .7, 1., 1.4
 # way -> strengths to choose from, and (what is known, strength) -> bias (b, k) of the classes
 WAYS: dict[str, tuple[tuple, Callable]] = {
@@ -81,7 +77,7 @@ WAYS: dict[str, tuple[tuple, Callable]] = {
     'class transport': (EPS, lambda x, s: area_bias(x.logits, x.said.areas, s)),
     'class transport, soft areas': ((3., 10., 30.), lambda x, s: area_bias(x.logits, x.said.areas, 1., s)),
     'class transport, without the factor': (EPS, lambda x, s: area_bias(x.logits, x.said.own, s)),
-    'class transport, areas of the map': (EPS, lambda x, s: area_bias(x.logits, _wins(x.logits), s)),
+    'class transport, areas of the map': (EPS, lambda x, s: area_bias(x.logits, winners(enlarged(x.logits)).mean(2), s)),
     'class transport, equal areas': (EPS, lambda x, s: area_bias(x.logits, _even((x.said.presence > .5).float() + 1e-6), s)),
     'true presence as a mask': ((0.,), lambda x, s: _mask(x.truth > s)),
     'true areas as a prior': ((.1, .25, .5, 1.), lambda x, s: _log(x.truth, s) + _mask(x.truth > 0)),
@@ -153,10 +149,8 @@ def head_cost(
 ) -> dict[str, float]:
     "Median milliseconds of a picture: the model, and head and plan after it"
     x = data[0]['image'][None].to(next(model.parameters()).device)
-    visual, cls = model.encode_image(x)
+    visual, cls, logits = _see(model, x, text)
     def forward(): return model(x, text, maps=False)
-    out = forward()
-    logits = (out.decoder_map + out.score_map) / 2
     def after(): area_bias(logits, head(visual, cls, text, logits).areas)
     times = interleave(dict(model=forward, areas=after), repeats, x.device)
     return {f'{k}_ms': round(median(t), 3) for k, t in times.items()}

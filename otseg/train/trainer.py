@@ -30,7 +30,7 @@ from ..data.reading import SegmentationDataset, load_dataset
 from ..evaluate.metrics import Scores
 from ..evaluate.windows import evaluate, predict_windows
 from ..model.checkpoint import load_checkpoint
-from ..model.otseg import OTSeg, with_areas
+from ..model.otseg import OTSeg
 from ..model.vocab import Vocab
 from ..show.charts import StyledFigure
 from ..show.figures import decoration, plot_demo, save_figure
@@ -82,7 +82,8 @@ def _start_from(recipe: Recipe, vocab: Vocab) -> OTSeg:
     differs = [f'{k}: {stored[k]} there, {asked[k]} here' for k in shape if stored[k] != asked[k]]
     check(not differs, f'{recipe.start} should be a model of the same shape', '; '.join(differs))
     model = OTSeg(config)
-    model.load_state_dict(with_areas(given.model, None).state_dict())  # areas are learned after the training
+    given.model.areas = None  # they are learned after a training
+    model.load_state_dict(given.model.state_dict())
     return model
 
 # %% ../../nbs/06_train/05_trainer.ipynb #33917e5e
