@@ -25,7 +25,7 @@ from ..evaluate.metrics import ConfusionMatrix, segmentation_scores
 from ..model.areas import AreaHead, Areas, area_bias, enlarged, fit_areas, true_areas, winners
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab
-from .measure import interleave
+from .measure import best_of_each, interleave, score_row
 
 # %% ../../nbs/08_study/02_areas.ipynb #77693de1
 @torch.no_grad()
@@ -107,20 +107,15 @@ def score_ways(
             if way == PLAIN: scores = large.sigmoid() - strength * lowered.to(large)
             else: scores = large + WAYS[way][1](known, strength)[..., None, None]
             counts[way, strength].update(scores.argmax(1), labels)
-    def row(way, strength, c):
-        s = segmentation_scores(c, vocab.seen, vocab.unseen)
-        return dict(way=way, strength=strength) | {k: round(getattr(s, k), 5) for k in ('miou_seen', 'miou_unseen', 'hiou')}
-    return [row(*a, c) for a, c in counts.items()]
+    return [dict(way=way, strength=strength) | score_row(segmentation_scores(c, vocab.seen, vocab.unseen))
+            for (way, strength), c in counts.items()]
 
 # %% ../../nbs/08_study/02_areas.ipynb #3a7e6369
 def choose_strengths(
     rows: list[dict],  # As from `score_ways`, of val
 ) -> list[tuple[str, float]]:
     "Each way with the strength of its largest hIoU; the first of equals"
-    best = {}
-    for r in rows:
-        if r['way'] not in best or r['hiou'] > best[r['way']]['hiou']: best[r['way']] = r
-    return [(way, r['strength']) for way, r in best.items()]
+    return [(r['way'], r['strength']) for r in best_of_each(rows, 'way')]
 
 @torch.no_grad()
 def head_errors(

@@ -20,8 +20,8 @@ from scipy import stats
 
 from ..core import check, unknown_name
 from ..show.charts import DASHES, FAINT, LINES, StyledFigure, plain, styled
-from .measure import markdown_table
-from .runs import METRICS, shared_start, stored_runs
+from .measure import markdown_table, METRICS
+from .runs import shared_start, stored_runs
 from .questions import Study
 
 # %% ../../nbs/08_study/06_compare.ipynb #836b3e24
