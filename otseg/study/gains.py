@@ -203,6 +203,12 @@ class Records:
         "How many seeds a study has"
         return len({r['seed'] for r in self.runs(study)})
 
+    def steps(self, study: str) -> int:
+        "Steps of the trainings of a study"
+        steps = {r['steps'] for r in self.runs(study)}
+        check(len(steps) == 1, f'{study} should have trainings of one length', f'{sorted(steps)} steps')
+        return steps.pop()
+
 # %% ../../nbs/08_study/06_gains.ipynb #6c9d4edf
 _NUMBER = r'[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?'
 _VALUE = re.compile(rf'({_NUMBER})(?: %)?(?: ± ({_NUMBER})| [([]({_NUMBER})(?: to |, )({_NUMBER})[)\]]| \([^)]*\))?(?: %)?')
@@ -237,20 +243,23 @@ class Page:
         return self.cells[cell]
 
     def rows(self, cell: str) -> list[dict[str, str]]:
-        "The lines of the tables of a cell, column -> text; what stands in bold above a table is the column \"above\""
+        "The lines of the tables of a cell, column -> text; a column \"above\" has what stands in bold above the table"
         rows, head, above = [], None, ''
         for line in self.says(cell).splitlines():
-            parts = [p.strip() for p in line.strip().strip('|').split(' | ')] if line.startswith('|') else None
+            parts = [p.strip() for p in re.split(r'(?<!\\)\|', line.strip())[1:-1]] if line.startswith('|') else None
             if parts is None:
                 head, above = None, m[1] if (m := re.match(r'\*\*(.*?)\*\*', line)) else above
-            elif head is None: head = parts
+            elif head is None:
+                once = [name if parts.count(name) == 1 else None for name in parts]
+                head = [name or f'{next(filter(None, once[i::-1]), "")} {parts[i]}' for i, name in enumerate(once)]
             elif not set(line) <= set('|-: '): rows.append(dict(zip(head, parts)) | dict(above=above))
         return rows
 
-    def value(self, cell: str, column: str, *words: str) -> Estimate:
-        "The number in a column of the line that has some words as cells"
+    def value(self, cell: str, column: str, *words: str, interval: str=None) -> Estimate:
+        "The number in a column of the line that has some words as cells; its interval may have a column of its own"
         found = [r for r in self.rows(cell) if {*words} <= {*r.values()}]
         what = f'{self.path.name}: {", ".join(words)}'
         check(len(found) == 1, f'{what} should be one line of cell {cell}', f'{len(found)} lines')
-        if column not in found[0]: raise unknown_name(f'column of {self.path.name}', column, found[0])
-        return read_value(found[0][column], f'{what}, {column}')
+        for name in filter(None, (column, interval)):
+            if name not in found[0]: raise unknown_name(f'column of {self.path.name}', name, found[0])
+        return read_value(found[0][column] + (f' ({found[0][interval]})' if interval else ''), f'{what}, {column}')
