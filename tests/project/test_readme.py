@@ -139,14 +139,16 @@ def test_every_answer_is_short_and_leads_to_its_study(root):
 
 def test_scores_stand_in_one_order(root):
     "Seen, unseen, hIoU, in every heading of a table"
-    places = [root/'README.md', *(root/'nbs').rglob('*.ipynb'), *(root/'otseg').rglob('*.py'), *(root/'otseg/assets').glob('*.json')]
+    patterns = 'README.md', 'nbs/**/*.ipynb', 'otseg/**/*.py', 'otseg/assets/*.json'
+    places = [p for pattern in patterns for p in root.glob(pattern)]
     unseen_first = re.compile(r'mIoU\(U\) ?[,/|] ?mIoU\(S\)')
     assert not [p.name for p in places if unseen_first.search(p.read_text(encoding='utf-8'))]
     assert [*METRICS.values()] == ['mIoU(S)', 'mIoU(U)', 'hIoU']
 
 
 def test_the_citation_is_of_this_project_and_of_the_paper(root):
-    facts = dict(re.findall(r'^ *([\w-]+): "?(.*?)"?$', (root/'CITATION.cff').read_text(encoding='utf-8'), re.M))  # the last of each
+    text = (root/'CITATION.cff').read_text(encoding='utf-8')
+    facts = dict(re.findall(r'^ *([\w-]+): "?(.*?)"?$', text, re.M))  # of a key that stands there twice, the paper's
     project = (root/'pyproject.toml').read_text(encoding='utf-8')
     assert f'Repository = "{facts["repository-code"]}"' in project and f'license = "{facts["license"]}"' in project
     assert facts['title'] in (root/'README.md').read_text(encoding='utf-8')
