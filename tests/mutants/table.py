@@ -307,10 +307,10 @@ of('study/runs', f'{S}test_unseen_classes_are_the_same_for_every_variant')(
     'groups = vocab.seen, vocab.unseen',
     'variants that are compared by different classes')
 R = 'project/test_readme.py::'
-of('study/gains', f'{R}test_a_verdict_that_no_longer_holds_is_an_error')(
+of('evaluate/gains', f'{R}test_a_verdict_that_no_longer_holds_is_an_error')(
     'every difference is none', "return self._where((self.low or 0) <= 0 <= (self.high or 0),", 'return self._where(True,',
     'a README that says the opposite of its records')
-of('study/gains', f'{R}test_a_study_with_a_run_missing_is_an_error')(
+of('evaluate/gains', f'{R}test_a_study_with_a_run_missing_is_an_error')(
     'pairs of the seeds that are left', 'check({*a} == {*b}, f', 'check(True, f', 'gains over other seeds than a table says')
 
 

@@ -18,7 +18,7 @@ from conftest import ROOT
 from given.shell import COMMANDS, misused, refused, shell, tree
 from otseg.study import runs as module
 from otseg.study.compare import correlation, summarise
-from otseg.study.gains import compare_seeds, mean_interval, paired_p, score_of
+from otseg.evaluate.gains import compare_seeds, mean_interval, paired_p, score_of
 from otseg.core import InputError
 from otseg.model.otseg import OTSeg
 from otseg.model.vocab import load_vocab
