@@ -114,10 +114,10 @@ class OTSegHead(nn.Module):
               f'attention {config.attention!r}, which has none', 'Leave them at None, or choose another attention.')
         self.config = config
         self.descriptor = RelationshipDescriptor(dim, config.init)
-        self.masses = PromptMasses(dim) if config.masses == 'learned' else None
         self.decoder = Decoder(dim, config.decoder_layers, attention=config.attention, ffn_dim=config.ffn_dim,
                                dropout=config.dropout, layer_product=config.layer_product, init=config.init,
                                **config.attention_kwargs)
+        self.masses = PromptMasses(dim) if config.masses == 'learned' else None  # last: what is drawn before stays the same
 
     def prompt_masses(self, text, cls, memory) -> tuple[Tensor, ...]:
         "Masses (b, k, n) of the prompts of all classes (k, n, d), a tuple of one; () where they are uniform"
