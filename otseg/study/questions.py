@@ -174,9 +174,10 @@ STUDIES = {s.name: s for s in (
     Study('wrong', 'What do wrong prompts cost, and do masses by entropy save it?',
           {'mpsa': {}, 'softmax': dict(attention='softmax')}, 'mpsa', seeds=3, asked=_asked()),
     Study('templates', 'Mean of the templates, transport, or the surest template of each class?',
-          {clip: dict(clip=clip, templates=TWELVE) for clip in ('toy', 'toy_parts')}, 'toy', seeds=3, kind='templates'),
-    Study('contexts', 'Do learned contexts collapse under softmax, and not under transport?', _contexts(), 'softmax-near', seeds=3,
-          kind='contexts'),
+          {clip: dict(clip=clip, templates=TWELVE) for clip in ('toy', 'toy_parts')}, 'toy', seeds=3,
+          kind='templates'),
+    Study('contexts', 'Do learned contexts collapse under softmax, and not under transport?', _contexts(), 'softmax-near',
+          seeds=3, kind='contexts'),
     Study('long', 'What does the aligned start do where training is three times as long?', _start(), 'mpsa-published', seeds=3,
           steps=900))}
 

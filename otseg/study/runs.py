@@ -34,7 +34,7 @@ from ..model.otseg import OTSeg, head_with
 from ..model.vocab import Vocab, load_vocab
 from ..data.reading import TOY_PICTURES, ToyDataset, collate
 from ..data.toy import TOY_NAMES
-from ..evaluate.diversity import measure_diversity
+from ..evaluate.diversity import measure_ceiling, measure_diversity
 from ..evaluate.metrics import segmentation_scores
 from ..evaluate.windows import count_pixels
 from .questions import Study
@@ -255,7 +255,9 @@ def _trained(study, variant, seed, settings):
                                      penalties=study.penalties)
     if study.looks: extra['looks'] = _look_scores(result.model, recipe, vocab, text, chosen[.5], study.scenes)
     if study.asked: extra['asked'] = asked_scores(result.model, vocab, study.asked, test, chosen[.5], groups)
-    return dict(val=rows, test=final, **extra, diversity=map_diversity(result.model, data('val', min(len(val), 48)), text),
+    few = data('val', min(len(val), 48))
+    return dict(val=rows, test=final, **extra, diversity=map_diversity(result.model, few, text),
+                ceiling=measure_ceiling(result.model, few, text, vocab, n=None),
                 loss=dict(first=result.losses[0], last=fmean(tail)), seconds=dict(train=round(trained, 2)), initial=started,
                 cost=step_cost(result.model, toy_scenes('train', recipe.train_transform(), vocab), recipe, vocab))
 
