@@ -26,18 +26,17 @@ def seen(model, image, text):
     with torch.no_grad(): return model(image, text)
 
 
-@pytest.mark.parametrize(('options', 'way'), [
-    (dict(tau_b=0.), dict(tau_b=0.)), (dict(tau_a=.1), dict(tau_a=.1)), (dict(partial=.4), dict(partial=.4)), (dict(top=1), dict(top=1))])
-def test_options_reach_the_score_map_and_every_layer(options, way):
+@pytest.mark.parametrize('options', [dict(tau_b=0.), dict(tau_a=.1), dict(partial=.4), dict(top=1)])
+def test_options_reach_the_score_map_and_every_layer(options):
     model, image, text = given(**options)
     out = seen(model, image, text)
     with torch.no_grad():
         visual, cls = model.encode_image(image)
         scores = cosine_scores(model.head.descriptor(cls, text), visual.flatten(2).mT)
-        want = mps(scores, logit_scale=20., tol=1e-7, **way).unflatten(2, (12, 12))
+        want = mps(scores, logit_scale=20., tol=1e-7, **options).unflatten(2, (12, 12))
     assert torch.allclose(out.score_map, want, atol=2e-3)
     layers = [m for m in model.modules() if isinstance(m, MPSA)]
-    assert len(layers) == 3 and all(way.items() <= layer.solving.items() for layer in layers)
+    assert len(layers) == 3 and all(options.items() <= layer.solving.items() for layer in layers)
     plain = OTSeg(OTSegConfig(**SMALL)).eval()
     plain.load_state_dict(model.state_dict())
     with torch.no_grad(): assert not torch.allclose(plain(image, text).decoder_map, out.decoder_map, atol=1e-2)
