@@ -17,11 +17,11 @@ import numpy as np
 from scipy import stats
 
 from ..core import METRICS, check, unknown_name
+from ..evaluate.gains import compare_seeds, interval_text, mean_interval, p_text, score_of
 from ..show.charts import DASHES, FAINT, LINES, StyledFigure, plain, styled
 from .measure import markdown_table
 from .questions import Study
 from .runs import shared_start, stored_runs
-from ..evaluate.gains import compare_seeds, interval_text, mean_interval, p_text, score_of
 
 # %% ../../nbs/08_study/08_compare.ipynb #8f5312b4
 def complete_runs(
