@@ -3,9 +3,11 @@ is an error."""
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -153,3 +155,20 @@ def test_the_citation_is_of_this_project_and_of_the_paper(root):
     assert f'Repository = "{facts["repository-code"]}"' in project and f'license = "{facts["license"]}"' in project
     assert facts['title'] in (root/'README.md').read_text(encoding='utf-8')
     assert facts['url'] in (root/'README.md').read_text(encoding='utf-8')
+
+
+def test_durations_are_those_that_were_measured(root):
+    "Beside the commands of the README: by scripts/durations.py, and of trainings by the records of studies"
+    script = runpy.run_path(str(root/'scripts/durations.py'))
+    measured, told = json.loads((root/'nbs/durations.json').read_text(encoding='utf-8')), script['told']
+    assert measured['seconds'].keys() == script['COMMANDS'].keys()
+
+    def seconds(study, key):
+        return [json.loads(p.read_text(encoding='utf-8'))['seconds'][key] for p in (root/'studies'/study).glob('*.json')]
+    wanted = measured['seconds'] | {'otseg-train toy --output runs/toy': median(seconds('areas', 'train')),
+                                    'otseg-study attention --jobs 2': sum(seconds('attention', 'all')) / 2}
+    text = (root/'README.md').read_text(encoding='utf-8')
+    for command, took in wanted.items():
+        lines = [line for line in text.splitlines() if line.startswith(command)]
+        assert len(lines) == 1 and lines[0].endswith(f': {told(took)}'), (command, told(took), lines)
+    assert measured['machine'] in text
