@@ -132,7 +132,8 @@ def _spread() -> dict:
     return {f'{a}-x{s}': dict(attention=a, spread=float(s)) for a in ('mpsa', 'softmax') for s in (1, 2, 4, 8)}
 
 def _looks() -> dict:
-    return {f'{a}-{p}': dict(attention=a, prompts=p) for a in ('mpsa', 'softmax') for p in ('pairs', 'first')}
+    pairs = {f'{a}-{p}': dict(attention=a, prompts=p) for a in ('mpsa', 'softmax') for p in ('pairs', 'first')}
+    return pairs | {'free-pairs': dict(prompts='pairs', tau_b=0.)}
 
 def _asked() -> dict:
     sets = {'official': {}} | {p: dict(prompts=p) for p in ('nameless-2', 'nameless-4', 'misnamed-1', 'misnamed-2')}
