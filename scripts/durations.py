@@ -1,8 +1,8 @@
 """Measure how long the commands of the README take that need nothing from elsewhere: `python scripts/durations.py`
 
 Each is run once, in an empty folder, on one thread, and its CPU time is taken: that is what it takes where nothing else runs,
-also if something does. CLIP's weights are random, which take as long. nbs/durations.json keeps the seconds and the machine; `tests/project/test_readme.py` asks that the README
-says the same. How long a training takes is in the records of studies.
+also if something does. CLIP's weights are random, which take as long. nbs/durations.json keeps the seconds and the machine;
+`tests/project/test_readme.py` asks that the README says the same. How long a training takes is in the records of studies.
 """
 import argparse
 import json
