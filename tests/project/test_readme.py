@@ -172,3 +172,14 @@ def test_durations_are_those_that_were_measured(root):
         lines = [line for line in text.splitlines() if line.startswith(command)]
         assert len(lines) == 1 and lines[0].endswith(f': {told(took)}'), (command, told(took), lines)
     assert measured['machine'] in text
+
+
+def test_what_pip_is_told_can_be_installed(root):
+    "The repository's address and extras that exist, every one of them named"
+    text, project = ((root/f).read_text(encoding='utf-8') for f in ('README.md', 'settings.ini'))
+    asked = re.findall(r'pip install "otseg(?:\[([\w,]+)\])? @ git\+(\S+)"', text)
+    extras = {*re.findall(r'^(\w+)_requirements', project, re.M)}
+    address = re.search(r'^Repository = "(.*)"$', (root/'pyproject.toml').read_text(encoding='utf-8'), re.M)[1]
+    assert len(asked) > 1 and {url for _, url in asked} == {address}
+    assert {e for some, _ in asked for e in some.split(',') if e} <= extras
+    assert extras <= {*re.findall(r'`(\w+)` \(', text)}
