@@ -16,7 +16,7 @@ RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORK
 
 .DEFAULT_GOAL := help
 .PHONY: help check-python setup demo test test-slow test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
-        test-browser mutants clean-room constraints lab export clean outputs prepare readme lint docs
+        test-browser test-docs mutants clean-room constraints lab export clean outputs prepare readme lint docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,15 @@ prepare: check-python  ## before a commit: export, clean, readme, test
 lint: check-python  ## ruff over modules, tests and scripts
 	$(BIN)/ruff check
 
-docs: check-python  ## the documentation site in _docs (needs Quarto)
-	@command -v quarto >/dev/null || { echo 'make docs needs Quarto, which is not on the PATH: see quarto.org/docs/get-started' >&2; exit 1; }
-	$(BIN)/nbdev-docs
+# In an environment of its own: the site is made from what the notebooks hold, and nothing of the package is run.
+DOCS := .venv-docs
+$(DOCS)/.installed: settings.ini constraints.txt scripts/environment.sh
+	@sh scripts/environment.sh --docs $(PYTHON) $(DOCS) constraints.txt
+
+docs: $(DOCS)/.installed  ## the documentation site in _docs; a warning or a dead link is an error
+	@$(DOCS)/bin/python scripts/pages.py build
+
+# OTSEG_SHOTS keeps screenshots.
+test-docs: check-python docs  ## the site in headless Chromium (chromium on the PATH, or OTSEG_CHROMIUM)
+	@$(BIN)/python -c 'import playwright' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
+	@$(HIDE_GPU) $(BIN)/python -m pytest -m browser -rs tests/project/test_site_browser.py

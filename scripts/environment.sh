@@ -3,6 +3,7 @@
 #   sh scripts/environment.sh PYTHON FOLDER constraints.txt   the versions of that file
 #   sh scripts/environment.sh PYTHON FOLDER                   the newest that the requirements allow
 #   sh scripts/environment.sh --lowest PYTHON FOLDER          the lowest of each direct requirement
+#   sh scripts/environment.sh --docs PYTHON FOLDER constraints.txt   what the site needs, without the package; no PyTorch
 #   sh scripts/environment.sh --check PYTHON FOLDER [asked]   only say so where FOLDER is of another Python than PYTHON;
 #                                                             an error if that Python was asked for by name
 set -eu
@@ -36,12 +37,20 @@ if [ -n "$was" ]; then
   [ "$was" = "$has" ] || fail "$folder is of Python $was, and $python is $has. Remove it (rm -r $folder), or \
 make another beside it: make PYTHON=$python VENV=.venv-$has ..."
 else
-  echo "make: a new environment in $folder with Python $has: a few minutes and about 6 GB, most of it PyTorch"
+  [ "$mode" = docs ] && size="under a minute and about 150 MB" || size="a few minutes and about 6 GB, most of it PyTorch"
+  echo "make: a new environment in $folder with Python $has: $size"
   "$python" -m venv "$folder" ||
     fail "$python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"
 fi
 
-if [ "$mode" = lowest ]; then
+if [ "$mode" = docs ]; then
+  "$folder/bin/python" -c 'if True:
+    from configparser import ConfigParser
+    ini = ConfigParser(interpolation=None)
+    ini.read("settings.ini", encoding="utf-8")
+    print(ini["DEFAULT"]["docs_requirements"])' > "$folder/docs.txt"
+  "$folder/bin/python" -m pip install --quiet -c "$more" -r "$folder/docs.txt"
+elif [ "$mode" = lowest ]; then
   "$folder/bin/python" -m pip install --quiet uv
   "$folder/bin/uv" pip install --python "$folder/bin/python" --resolution lowest-direct -e ".[dev]"
 else

@@ -1,4 +1,4 @@
-"""Make README.md from nbs/index.ipynb without Quarto: `python scripts/readme.py [--check]`
+"""Make README.md from nbs/index.ipynb: `python scripts/readme.py [--check]`
 
 Markdown stays, code becomes fences, text outputs become indented blocks and pictures become files beside the README.
 A cell with `#| hide` leaves no trace; `#| echo: false` leaves its output only, and no other directive shows.
@@ -116,7 +116,7 @@ def render(notebook):
             parts[-1] = parts[-1].removesuffix('\n```') + '\n\n' + p.removeprefix(FENCE)
         else:
             parts.append(p)
-    # Quarto sets `> subtitle` under the title as a lead; on a plain page it is the first paragraph.
+    # The site sets `> subtitle` under the title as a lead; on a plain page it is the first paragraph.
     parts[:1] = [re.sub(r'\A(# .*\n+)> ?(.*)', r'\1\2', parts[0])] if parts else []
     return '\n\n'.join([NOTE] + parts) + '\n'
 

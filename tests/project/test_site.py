@@ -1,16 +1,23 @@
-"""The documentation site: the cells that nbdev runs for the pages run by themselves, and each notebook has its own page."""
+"""The documentation site: imports stand alone, each notebook has its own page, and pages say what the source says."""
 import ast
 import json
-import subprocess
+import re
+import shutil
 import sys
 import warnings
 from collections import defaultdict
+from pathlib import Path
+from posixpath import dirname, normpath
 
 import pytest
+from conftest import ROOT
 from nbdev.config import nbpath2html
 from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 from nbdev.processors import add_show_docs, exec_show_docs, populate_language
+
+sys.path.insert(0, str(ROOT/'scripts'))
+import pages
 
 IMPORTS = ast.Import, ast.ImportFrom
 RUN = {'export', 'exports', 'exporti', 'exec_doc'}  # directives of the cells that nbdev runs, with all they need
@@ -69,43 +76,6 @@ def shared_pages(nbs):
     return {page: paths for page, paths in pages.items() if len(paths) > 1}
 
 
-# What nbdev-proc-nbs does to each notebook, but it stops at the first that fails, and it would install Quarto
-PROCESS = '''
-import json, sys
-from pathlib import Path
-from fastcore.parallel import parallel
-from nbdev.doclinks import nbglob
-from nbdev.processors import FilterDefaults
-from nbdev.serve_drv import main
-
-nbs, out = Path('nbs').resolve(), Path(sys.argv[1])
-names = [p.resolve().relative_to(nbs) for p in nbglob(nbs, as_path=True)]
-for name in names: (out/name).parent.mkdir(parents=True, exist_ok=True)
-jobs = [(nbs/name, out/name, FilterDefaults) for name in names]
-done = parallel(main, jobs, n_workers=2, method='spawn', return_exceptions=True)
-(out/'failed.json').write_text(json.dumps({n.as_posix(): str(e) for n, e in zip(names, done) if e}), encoding='utf-8')
-'''
-
-
-def failed_pages(project, out):
-    "Process the notebooks of a project for the site: the notebooks that give no page, each with the reason"
-    done = subprocess.run([sys.executable, '-c', PROCESS, str(out)], cwd=project, capture_output=True, text=True,
-                          encoding='utf-8')
-    assert done.returncode == 0, done.stdout + done.stderr
-    failed = json.loads((out/'failed.json').read_text(encoding='utf-8'))
-    names = [p.relative_to(project/'nbs').as_posix() for p in notebooks(project/'nbs')]
-    return failed | {n: 'nbdev makes no page of it' for n in names if n not in failed and not (out/n).is_file()}
-
-
-@pytest.fixture
-def project(tmp_path):
-    "A project of no notebooks yet"
-    (tmp_path/'nbs').mkdir()
-    (tmp_path/'pyproject.toml').write_text('[project]\nname = "planted"\nversion = "1"\n\n[tool.nbdev]\n',
-                                           encoding='utf-8')
-    return tmp_path
-
-
 def write(path, *sources):
     "A notebook with code cells c0, c1, ... below a title"
     cells = [dict(cell_type='markdown', id='title', metadata={}, source='# Planted\n\n> a page')]
@@ -156,18 +126,126 @@ def test_each_notebook_has_a_page_of_its_own(root):
     assert not shared_pages(root/'nbs')
 
 
-def test_planted_failures_are_named(project):
-    "All of them, and what fails nowhere else: a cell that nbdev does not run"
-    good = write(project/'nbs/00_good.ipynb', 'import os', SHOWN, '1/0')
-    write(project/'nbs/01_raises.ipynb', SHOWN, '#| export\n1/0')
-    write(project/'nbs/deep/02_mixed.ipynb', SHOWN, 'x = 1', 'import os\nassert x')
-    write(project/'nbs/_03_passed_over.ipynb', SHOWN)
-    failed = failed_pages(project, project/'out')
-    assert failed.keys() == {'01_raises.ipynb', 'deep/02_mixed.ipynb', '_03_passed_over.ipynb'}
-    assert 'in cell' in failed['01_raises.ipynb'] and '1/0' in failed['01_raises.ipynb']
-    assert 'assert x' in failed['deep/02_mixed.ipynb']
-    assert 'show_doc' in (project/'out'/good.name).read_text(encoding='utf-8')
+def copied(root, to, *names):
+    "A project of some of the notebooks, with the package's own files"
+    for name in names:
+        (to/'nbs'/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root/'nbs'/name, to/'nbs'/name)
+    shutil.copytree(root/'otseg', to/'otseg', ignore=shutil.ignore_patterns('assets', '__pycache__'))
+    return to
 
 
-def test_every_notebook_becomes_a_page(root, tmp_path):
-    assert not failed_pages(root, tmp_path)
+@pytest.fixture(scope='module')
+def site(root):
+    made = pages.Site(root)
+    return made, *made.all()
+
+
+def test_every_notebook_has_a_page_and_stands_in_the_contents(root, site):
+    made, files, copies = site
+    assert len(made.names) == len(notebooks(root/'nbs')) > 90
+    listed = {'index'}
+    for path in (p for p in files if p.endswith('.md')):
+        for tree in re.findall(r'```{toctree}\n(.*?)```', files[path], re.S):
+            lines = [line for line in tree.split('\n') if line and not line.startswith(':')]
+            listed |= {normpath(f'{dirname(path) or "."}/{line}') for line in lines}
+    assert listed == {p.removesuffix('.md') for p in files if p.endswith('.md')}
+    assert listed == {p.removesuffix('.html.md') for p in copies}
+    for name in made.names:  # by nbdev's rule
+        assert nbpath2html(Path(name)).with_suffix('').as_posix() == pages.page_of(name) in listed
+
+
+def test_the_address_of_every_module_is_made(root, site):
+    _, _, copies = site
+    told = {m[1] for p in (root/'otseg').rglob('*.py')
+            if (m := re.search(r'^Docs: https://otseg\.github\.io/otseg/(\S+?)"""', p.read_text(encoding='utf-8'), re.M))}
+    assert len(told) > 60 and told <= copies.keys()
+
+
+def public(path):
+    "What a module offers, by its `__all__`"
+    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '__all__': return set(ast.literal_eval(node.value))
+    return set()
+
+
+def test_every_public_name_has_an_entry(root, site):
+    made, files, _ = site
+    for name, module in made.modules.items():
+        shown = {e['name'] for e in made.entries[name]}
+        want = {n for n in public(root/f'{module.replace(".", "/")}.py') if not n.startswith('_')}
+        assert want <= shown, (module, want - shown)
+        page = files[f'{pages.page_of(name)}.md']
+        for n in want: assert re.search(rf'^:+{{py:\w+}} {n}\b', page, re.M), (module, n)
+
+
+def test_an_entry_says_types_shapes_defaults_and_meanings():
+    source = '''
+@dataclass
+class Kept(Base):
+    "A record | of *things*"
+    names: list[str]  # What they are called; `a|b`
+    n: int = 3        # How many
+    _inside: int = 0
+    def __len__(self): return self.n
+    def of(self, i: int) -> str:  # One of them
+        "By number"
+
+@patch
+def first(self: Kept,
+    x: Float[Tensor, "b n"]=None,  # Scores, 0 to 1
+    *, y, z=(1, 2),                # Of z alone
+    **kwargs,
+) -> int:                          # Its place
+    "The first"
+
+LIMIT = 5
+def _hidden(): pass
+'''
+    kept, first, limit = pages.entries(source)
+    assert (kept['kind'], kept['name'], kept['sig'], kept['doc']) == ('class', 'Kept', '(names, n=3)', 'A record | of *things*')
+    assert kept['rows'] == [('names', 'list[str]', None, 'What they are called; `a|b`'), ('n', 'int', '3', 'How many')]
+    assert [(m['name'], m['sig'], m['rows'], m['back']) for m in kept['methods']] == [
+        ('of', '(i)', [('i', 'int', None, '')], ('str', 'One of them'))]
+    assert first['name'] == 'Kept.first' and first['sig'] == '(x=None, *, y, z=(1, 2), **kwargs)' and first['kind'] == 'method'
+    assert first['rows'] == [('x', "Float[Tensor, 'b n']", 'None', 'Scores, 0 to 1'), ('y', None, None, ''),
+                             ('z', None, '(1, 2)', 'Of z alone'), ('**kwargs', None, None, '')]
+    assert first['back'] == ('int', 'Its place') and limit['flags'] == ['value: 5']
+    shown = pages.directive(kept)
+    assert shown.startswith(':::::{py:class} Kept(names, n=3)\n\nA record | of \\*things\\*\n')
+    assert '| `names` | `list[str]` |  | What they are called; `a\\|b` |' in shown and '::::{py:method} of(i)' in shown
+
+
+def test_links_hold_on_the_site_and_a_dead_one_is_an_error(root, tmp_path):
+    one = write(copied(root, tmp_path, '01_transport/05_mpsa.ipynb')/'nbs/tutorials/1_one.ipynb')
+    book = json.loads(one.read_text(encoding='utf-8'))
+    book['cells'].append(dict(cell_type='markdown', id='m', metadata={}, source=(
+        'See [it](../01_transport/05_mpsa.ipynb#scores), `prompt_plan`, [`prompt_plan`](https://a.b), `[x](../no.ipynb)`, '
+        '[all](../../otseg).')))
+    one.write_text(json.dumps(book), encoding='utf-8')
+    site = pages.Site(tmp_path)
+    site.files = {}
+    assert ('See [it](../01_transport/mpsa.md#scores), {py:obj}`prompt_plan <otseg.transport.mpsa.prompt_plan>`, '
+            f'[`prompt_plan`](https://a.b), `[x](../no.ipynb)`, [all]({pages.GITHUB}/tree/main/otseg).'
+            ) in site.page('tutorials/1_one.ipynb')
+    assert 'See [it](../01_transport/mpsa.html.md#scores), `prompt_plan`' in site.page('tutorials/1_one.ipynb', sphinx=False)
+    book['cells'][-1]['source'] = '[it](../01_transport/05_gone.ipynb)'
+    one.write_text(json.dumps(book), encoding='utf-8')
+    with pytest.raises(SystemExit, match='should lead to a file, got ../01_transport/05_gone.ipynb'):
+        pages.Site(tmp_path).page('tutorials/1_one.ipynb')
+
+
+def test_what_is_dead_on_a_built_site_is_found(tmp_path):
+    (tmp_path/'deep').mkdir()
+    (tmp_path/'a.html').write_text('<p id="here"><a href="deep/b.html#there">b</a><a href="#here">up</a>'
+                                   '<a href="https://c.d">c</a>', encoding='utf-8')
+    (tmp_path/'deep/b.html').write_text('<p id="there"><a href="../a.html">a</a>', encoding='utf-8')
+    assert pages.faults(tmp_path) == []
+    (tmp_path/'deep/b.html').write_text('<a href="../a.html#gone">a</a><a href="c.html">c</a><img src="https://e.f/g.png">'
+                                        '<script src="//cdn.h/i.js"></script>', encoding='utf-8')
+    (tmp_path/'deep/b.html.md').write_text('[a](../a.html.md)', encoding='utf-8')
+    (tmp_path/'s.css').write_text('@import url("https://fonts.j/k.css")', encoding='utf-8')
+    assert pages.faults(tmp_path) == [
+        'a.html: deep/b.html#there has no such place', 'deep/b.html.md: ../a.html.md leads nowhere',
+        'deep/b.html: ../a.html#gone has no such place', 'deep/b.html: c.html leads nowhere',
+        'deep/b.html: fetches //cdn.h/i.js', 'deep/b.html: fetches https://e.f/g.png', 's.css: fetches https://fonts.j/k.css']
