@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .solvers import _at_hand, _logsumexp, _of, _root, _shared, _sums, laplacian
+from .solvers import PART, _at_hand, _logsumexp, _of, _root, _shared, _sums, laplacian
 
 # %% ../../nbs/01_transport/03_unbalanced.ipynb #fd6be0a6
 def slack(
@@ -83,6 +83,9 @@ class _View:
         by = torch.where(by.isfinite() & ~self.full, by, 0)
         self.level = self.level + by
         return by
+
+    @property
+    def entries(self): return len(self.full) * self.a.shape[1] * self.b.shape[1]
 
     def move(self, extra):
         v = self.fitted + extra
@@ -207,7 +210,7 @@ def _iterate(view, v, max_iter, tol, ask, before=None, trust=1.):
         if before is not None:
             trust = torch.where(err < before, (1.5 * trust).clamp_max(1), torch.where(err > 1.01 * before, trust / 4, trust))
         elif not isinstance(trust, Tensor): trust = torch.full_like(err, trust)
-        if 2 * left <= len(live):  # the others leave, with what they have
+        if 2 * left <= len(live) and view.entries > PART:  # the others leave, with what they have; few may as well stay
             which, whole = live.nonzero()[:, 0], (*view.potentials(), err, n_iter)
             view.keep(which)
             *part, more = _iterate(view, v[which], max_iter - it + 1, tol, ask, before if before is None else before[which],
@@ -259,7 +262,7 @@ def _solved(k, a, b, slack_a, slack_b, max_iter, tol, at_most, start, bound):
         else: b = torch.where(full, b / over, b)
     if near:
         K = torch.empty_like(k, memory_format=torch.contiguous_format)
-        k = torch.exp(k, out=K) if 0 <= bound <= NEAR[dtype] else torch.sub(k, middle[:, :, None], out=K).exp_()
+        k = (K.copy_(k) if 0 <= bound <= NEAR[dtype] else torch.sub(k, middle[:, :, None], out=K)).exp_()
     whole = k if near else k.clone()  # of all problems; the view keeps those that are not done
     view = (_Near if near else _Far)(k, a, b, slack_a, slack_b, at_most, full, level, middle)
     u, v, level, err, n_iter = _iterate(view, v, max_iter, tol, _at_hand(k.device))

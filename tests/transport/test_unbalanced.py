@@ -27,8 +27,8 @@ def bounded(side, room, a, b): return (a, b * (1 - room)) if side == 'a' else (a
 
 
 def certified(out, cost, eps, a, b, side, digits):
-    """The conditions of the optimum, which is unique: the form exp((f + g - cost) / eps), exact sums on the one side, sums below the
-    bound on the other, whose potential is at its most, eps log(mass), wherever the bound is not reached"""
+    """The conditions of the optimum, which is unique: the form exp((f + g - cost) / eps), exact sums on the one side, sums below
+    the bound on the other, whose potential is at its most, eps log(mass), wherever the bound is not reached"""
     f, g, cost, a, b, plan = (x.double() for x in (out.f, out.g, cost, a, b, out.plan))
     form = ((f[:, :, None] + g[:, None] - cost) / eps).exp()
     torch.testing.assert_close(form, plan, rtol=0, atol=digits * float(plan.max()))
