@@ -33,7 +33,7 @@ def _see(model, image, text):
     "Visual, cls and the map of OTSeg+"
     visual, cls = model.encode_image(image)
     out = model.head(visual, cls, text, maps=False)
-    return visual, cls, (out.decoder_map + out.score_map) / 2
+    return visual, cls, out.mean_map
 
 def _seen_as(model, data, text, batch_size):
     "Batches of a data set as the model sees them, and their labels"

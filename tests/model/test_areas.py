@@ -7,7 +7,7 @@ from otseg.core import InputError, l2_normalize
 from otseg.data.reading import collate, load_dataset
 from otseg.data.toy import toy_scene
 from otseg.evaluate.windows import count_pixels
-from otseg.model.areas import area_bias, enlarged, fit_areas, true_areas
+from otseg.model.areas import FLOOR, area_bias, enlarged, fit_areas, size_statistics, true_areas, winners
 from otseg.model.checkpoint import save_checkpoint
 from otseg.model.otseg import with_areas
 from otseg.predict.export import export_model
@@ -52,6 +52,37 @@ def test_scores_of_any_size_give_areas(head, times):
     bias = area_bias(times * l, said.areas)
     met = (enlarged(times * l) + bias[..., None]).softmax(1).mean(2)
     assert (met - said.areas / said.areas.sum(1, keepdim=True)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize('times', [1e-3, 1, 10, 1e2])
+@pytest.mark.parametrize('h, w, k', [(1, 1, 2), (6, 4, 5), (13, 2, 30)])
+def test_a_guess_saves_passes_and_changes_nothing(head, times, h, w, k):
+    v, c, t, l = picture(6, h=h, w=w, k=k)
+    areas = head(v, c, t, times * l).areas
+    slow, fast = area_bias(times * l, areas), head.bias(v, c, t, times * l)
+    assert torch.equal(slow == -torch.inf, fast == -torch.inf)
+    a, b = ((enlarged(times * l) + x[..., None]).softmax(1) for x in (slow, fast))
+    assert (a.mean(2) - b.mean(2)).abs().max() < 1e-3 and (a.argmax(1) == b.argmax(1)).float().mean() > .99
+
+
+def test_statistics_by_their_definitions():
+    g = torch.Generator().manual_seed(3)
+    z = 3 * torch.randn(2, 4, 6 * 5, generator=g)
+    found, own = size_statistics(z, (6, 5))
+    share, labels = z.softmax(1), z.argmax(1).view(2, 6, 5)
+    for b in range(2):
+        for k in range(4):
+            mine, p = labels[b] == k, share[b, k]
+            edge = ((mine[1:] != mine[:-1]).sum() + (mine[:, 1:] != mine[:, :-1]).sum()) / 30
+            rim = torch.cat([mine[0], mine[-1], mine[:, 0], mine[:, -1]]).float().mean()
+            blur, sure = (p - p**2).mean(), p[mine.flatten()].mean() if mine.any() else torch.tensor(0.)
+            sharp, flat = ((s * z[b]).softmax(0)[k].mean() for s in (2, .5))
+            by_hand = torch.stack([mine.float().mean(), p.mean(), sharp, flat, edge, blur]).clamp(min=FLOOR).log()
+            a, soft, _, _, e, f = by_hand
+            wanted = [*by_hand[:5], rim, sure, f, soft - a, e - a, f - a, p.max(), z[b, k].max() / 10]
+            assert torch.allclose(found[b, k], torch.stack(wanted), atol=1e-5) and own[b, k] == mine.float().mean()
+    tied = torch.zeros(1, 3, 4)
+    assert torch.equal(winners(tied)[0, 0], torch.ones(4)) and winners(tied).sum() == 4  # the first of equals
 
 
 def test_a_class_without_an_area_is_nowhere():
