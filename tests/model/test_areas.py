@@ -12,7 +12,7 @@ from otseg.model.checkpoint import save_checkpoint
 from otseg.model.otseg import with_areas
 from otseg.predict.export import export_model
 from otseg.predict.segmenter import Segmenter
-from otseg.study.areas import learn_areas
+from otseg.train.areas import learn_areas
 from otseg.train.recipes import describe_options, get_recipe, override
 
 
