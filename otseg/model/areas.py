@@ -104,6 +104,7 @@ class AreaHead(nn.Module):
     def __init__(self, hidden: int=32):
         super().__init__()
         self.presence, self.size = _net(13, hidden), _net(13, hidden)
+        self.iterations = None  # of plain Sinkhorn for the plan of classes, as an exported file needs them; None = to a tolerance
 
     def _look(self, visual, cls, text, fine, grid):
         "Areas, and a guess of their biases: the presence, and by what factor the soft areas are wrong with it"
@@ -130,10 +131,11 @@ class AreaHead(nn.Module):
         "`area_bias` of the predicted areas, in fewer passes"
         fine = enlarged(logits.float())
         said, guess = self._look(visual, cls, text, fine, logits.shape[-2:])
+        if self.iterations: return class_bias(fine, said.areas, max_iter=self.iterations, **PLAN | dict(tol=None))
         return class_bias(fine, said.areas, start=guess, **PLAN)
 
 # %% ../../nbs/02_model/04_areas.ipynb #df746e12
-PLAN = dict(tol=1e-3, nan='nan')  # a thousandth of the picture in the wrong class: predicted areas are off by a tenth
+PLAN = dict(tol=1e-5, nan='nan')  # scores then are those of any start and any batch, to 1e-4
 
 def area_bias(
     logits: Float[Tensor, "b k h w"],  # Of classes at tokens

@@ -10,7 +10,6 @@ from otseg.evaluate.windows import count_pixels
 from otseg.model.areas import FLOOR, area_bias, enlarged, fit_areas, size_statistics, true_areas, winners
 from otseg.model.checkpoint import save_checkpoint
 from otseg.model.otseg import with_areas
-from otseg.predict.export import export_model
 from otseg.predict.segmenter import Segmenter
 from otseg.train.areas import learn_areas
 from otseg.train.recipes import describe_options, get_recipe, override
@@ -142,10 +141,6 @@ def test_one_name_has_nothing_to_share_with(shipped, aware):
     with torch.no_grad(): assert torch.equal(aware(x, text).score_map, shipped.model(x, text).score_map)
 
 
-def test_where_it_cannot_be(shipped, aware, tmp_path):
+def test_a_training_begins_without():
     with pytest.raises(InputError, match='should begin without predicted areas'): override(get_recipe('toy'), areas=True)
     assert 'areas' not in describe_options(get_recipe('toy'))['model']
-    seg = Segmenter(aware, vocab=shipped.vocab, preprocess=shipped.preprocess, device='cpu')
-    with pytest.raises(InputError, match='without predicted areas should be exported'):
-        export_model(seg, tmp_path/'a.pt2', ['sky', 'wood'])
-    assert not list(tmp_path.iterdir())
