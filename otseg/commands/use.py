@@ -161,7 +161,8 @@ def areas(
     head = learn_areas(seg.model, pictures, seg.text(vocab), vocab, n=n, window=p.window, stride=p.stride, seed=seed, steps=steps,
                        batch_size=8, workers=min(recipe.workers, os.cpu_count() or 1), progress=True)
     told = dict(pictures=used, data=f'{pictures.source}', classes=list(vocab.seen_names), seed=seed, steps=steps,
-                seen_penalty=seen_penalty, environment=environment())
+                seen_penalty=seen_penalty, environment=environment(),
+                without=(seg.info.get('areas') or {}).get('without') or dict(seen_penalty=seg.seen_penalty))
     info = {k: v | dict(seen_penalty=seen_penalty) if k in ('recipe', 'predict') and v else v for k, v in seg.info.items()}
     save_checkpoint(with_areas(seg.model, head), folder, vocab=seg.vocab, info=info | dict(areas=told))
     print(f'areas of {len(vocab.seen)} seen classes from {used} pictures of {pictures.source} in '
