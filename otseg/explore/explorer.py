@@ -78,7 +78,7 @@ def make_handles(
         blend=slide('blend λ', s.blend),
         penalty=slide('seen penalty', s.seen_penalty, max(.5, s.seen_penalty), .01),
         areas=labelled(widgets.Dropdown, 'areas', options=area_choices(probe), value=as_learned(probe), disabled=probe.free),
-        share=labelled(widgets.FloatSlider, 'area by hand', max=1., step=.01, disabled=probe.free, readout_format='.0%'),
+        share=labelled(widgets.FloatSlider, 'its area', max=1., step=.01, disabled=probe.free, readout_format='.0%'),
         opacity=slide('opacity', .75), row=labelled(widgets.IntSlider, 'row', value=h // 2, max=h - 1),
         column=labelled(widgets.IntSlider, 'column', value=w // 2, max=w - 1),
         save=widgets.Button(description='save figure', layout=dict(width='auto')))
