@@ -130,9 +130,15 @@ def class_plan(
 
 NEAR_PASSES = 8  # from a guess; what takes more is solved from the beginning
 
+def _may_start(logits, areas, tau, kwargs):
+    "Whether a guess helps: where masses are exact, nothing is differentiated or compiled, and the passes are not counted"
+    differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in (logits, areas))
+    return tau is None and kwargs.get('tol', 'auto') is not None and not differentiated and not torch.compiler.is_compiling()
+
 @torch.no_grad()
 def _bias_near(logits, areas, eps, start, tol):
     "`class_bias` in a few passes from a guess; None where that does not do"
+    tol = 1e-6 if tol == 'auto' else tol
     with torch.autocast(logits.device.type, enabled=False):
         top, low = (f(logits, (1, 2), keepdim=True) for f in (torch.amax, torch.amin))
         k, m = (logits - top).div_(eps), logits.shape[2]
@@ -148,12 +154,12 @@ def class_bias(
     eps: float | Tensor=1.,
     tau: float | Tensor | None=None,
     *,
-    start: Float[Tensor, "b k"]=None, # A guess of it, for exact areas and one number `eps`; no gradient comes back
-    **kwargs,                         # As in `class_plan`; with `start` a `tol`
+    start: Float[Tensor, "b k"]=None, # A guess of it, for exact areas and one number `eps`; used where no gradient is asked
+    **kwargs,                         # As in `class_plan`
 ) -> Float[Tensor, "b k"]:
     "What the plan adds to the logits of each class: softmax of (logits + bias) / eps is `class_plan`; -inf without an area"
-    if start is not None:
-        found = _bias_near(*_classes(logits, areas), eps, start, kwargs['tol'])
+    if start is not None and _may_start(logits, areas, tau, kwargs):
+        found = _bias_near(*_classes(logits, areas), eps, start, kwargs.get('tol', 'auto'))
         if found is not None: return found
     out, areas = _to_classes(logits, areas, eps, tau, kwargs)
     return torch.where(areas > 0, out.g, -torch.inf)
