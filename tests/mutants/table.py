@@ -326,11 +326,11 @@ of('explore/probe', X)('paths of another class', "_last('paths', (self.version, 
 of('explore/probe', X)('paths of other options', "_last('paths', (self.version, options, name),",
 "_last('paths', (self.version, name),",
                        'plans of an earlier temperature')
-of('explore/probe', X)('stale probabilities', "_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
-                       "_last('probs', (options, tuple(size), blend, seen_penalty),", 'scores of an earlier picture')
+of('explore/probe', X)('stale probabilities', "_last('probs', (self.version, options, tuple(size), blend, seen_penalty, areas),",
+                       "_last('probs', (options, tuple(size), blend, seen_penalty, areas),", 'scores of an earlier picture')
 of('explore/probe', X)('probabilities of another blend',
-"_last('probs', (self.version, options, tuple(size), blend, seen_penalty),",
-                       "_last('probs', (self.version, options, tuple(size), seen_penalty),", 'a handle without effect')
+"_last('probs', (self.version, options, tuple(size), blend, seen_penalty, areas),",
+                       "_last('probs', (self.version, options, tuple(size), seen_penalty, areas),", 'a handle without effect')
 of('explore/probe', X)('stale labels', 'key = self.version, options, tuple(size), blend, seen_penalty',
                        'key = options, tuple(size), blend, seen_penalty', 'labels of an earlier picture')
 of('explore/probe', X)('labels of another penalty', 'key = self.version, options, tuple(size), blend, seen_penalty',
