@@ -2,15 +2,22 @@
 
 Markdown stays, code becomes fences, text outputs become indented blocks and pictures become files beside the README.
 A cell with `#| hide` leaves no trace; `#| echo: false` leaves its output only, and no other directive shows.
+
+The cells with `#| echo: false`, here and in the table of the studies, hold the numbers of records. They are run without a
+kernel, and what they show is stored in their notebook too; they should not import PyTorch. The outputs of all other cells
+are taken as they are stored.
 """
 import argparse
+import ast
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from posixpath import normpath
 
 ROOT = Path(__file__).resolve().parent.parent
+TOLD = 'experiments/answers.ipynb', 'index.ipynb'  # notebooks with cells of records; the last one is the README
 NOTE = '<!-- Made from nbs/index.ipynb by `make readme`; edit the notebook, not this file. -->'
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*(\S.*)$')
 # The target of ](..), src=".." or href=".." where it is a path relative to the notebook's folder
@@ -70,10 +77,39 @@ def cell_parts(cell):
     return code + [output(o, cell.get('id', '?')) for o in cell['outputs']]
 
 
+def run(code, names):
+    "Run a cell; the value of its last line, if that is an expression"
+    *lines, last = ast.parse(code).body or [ast.Pass()]
+    if not isinstance(last, ast.Expr):
+        lines, last = [*lines, last], None
+    exec(compile(ast.Module(lines, []), 'index.ipynb', 'exec'), names)
+    return None if last is None else eval(compile(ast.Expression(last.value), 'index.ipynb', 'eval'), names)
+
+
+def told(path):
+    "A notebook with what its cells of records show now; they run in its folder, one after another"
+    book, names, here = json.loads(path.read_text(encoding='utf-8')), {}, os.getcwd()
+    os.chdir(path.parent)
+    try:
+        for cell in book['cells']:
+            found, body = directives(text(cell['source']))
+            if cell['cell_type'] != 'code' or found.get('echo') != 'false':
+                continue
+            try:
+                value = run(body, names)
+            except Exception as e:
+                raise SystemExit(f'cell {cell.get("id", "?")} of {path.relative_to(ROOT).as_posix()}: {e}') from e
+            data = {} if value is None else {'text/markdown': value._repr_markdown_().splitlines(True),
+                                             'text/plain': [repr(value)]}
+            cell['outputs'] = [dict(data=data, execution_count=None, metadata={}, output_type='execute_result')] if data else []
+    finally:
+        os.chdir(here)
+    return book
+
+
 def render(notebook):
-    "README text of a notebook file"
-    cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    parts = []
+    "README text of a notebook"
+    cells, parts = notebook['cells'], []
     for p in (p for cell in cells for p in cell_parts(cell) if p):
         if p.startswith(FENCE) and parts and parts[-1].startswith(FENCE):
             # Imports have a cell of their own; in the README they stand on top of the code that follows.
@@ -89,15 +125,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 if README.md is out of date')
     check = parser.parse_args().check
-    readme, new = ROOT / 'README.md', render(ROOT / 'nbs/index.ipynb')
-    old = readme.read_text(encoding='utf-8') if readme.exists() else None
-    if old == new:
-        return 0
-    if check:
-        print('README.md differs from what nbs/index.ipynb makes. Run `make readme` and commit the result.',
+    sys.path.insert(0, str(ROOT))  # the package of this tree, whichever is installed
+    changed = []
+
+    def make(path, content):
+        if not path.exists() or path.read_text(encoding='utf-8') != content:
+            changed.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.write_text(content, encoding='utf-8')
+
+    for path in (ROOT / 'nbs' / name for name in TOLD):  # a later one may take numbers from one before
+        book = told(path)
+        make(path, json.dumps(book, indent=1, ensure_ascii=False) + '\n')
+    make(ROOT / 'README.md', render(book))
+    if check and changed:
+        print(f'{", ".join(changed)}: not what the notebook and the records make. Run `make readme` and commit the result.',
               file=sys.stderr)
         return 1
-    readme.write_text(new, encoding='utf-8')
     return 0
 
 

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
-from ..core import asset_path, check, read_json, unknown_name
+from ..core import METRICS, asset_path, check, read_json, unknown_name
 from .metrics import harmonic_mean
 from ..data.layouts import LAYOUTS
 
@@ -20,7 +20,7 @@ from ..data.layouts import LAYOUTS
 def printed_table(
     table: int,  # 1, 2 or 4
 ) -> dict[str, dict[str, dict]]:
-    "Setting -> row -> column -> percent: mIoU(U), mIoU(S), hIoU; in Table 2 mIoU alone; None where nothing is printed"
+    "Setting -> row -> column -> percent: mIoU(S), mIoU(U), hIoU; in Table 2 mIoU alone; None where nothing is printed"
     tables = read_json(asset_path('paper.json'))['tables']
     if str(table) not in tables: raise unknown_name('table', str(table), tables)
     return tables[str(table)]
@@ -39,7 +39,7 @@ def misfits(
     for setting, rows in printed_table(table).items():
         for (row, cells), column in product(rows.items(), next(iter(rows.values()))):
             if not isinstance(cells[column], list): continue
-            u, s, h = cells[column]
+            s, u, h = cells[column]
             low, high = (harmonic_mean(s + e, u + e) for e in (-.05, .05))
             if not (low < h + .05 - 1e-9 and h - .05 + 1e-9 < high): cells_apart.append((setting, row, column))
     return cells_apart
@@ -80,9 +80,9 @@ def our_cells(
     table: int,           # 1, 2 or 4
     results: list[dict],  # As from `read_results`
 ) -> dict[tuple[str, str, str], list]:
-    "(setting, row, column) -> numbers in percent of each result, as the table prints them"
+    "(setting, row, column) -> numbers in percent of each result, in the order of the table"
     rows = {1.: 'decoder', 0.: 'score map', .5: 'both'} if table == 4 else {1.: 'OTSeg', .5: 'OTSeg+'}
-    keys, cells = ('miou',) if table == 2 else ('miou_unseen', 'miou_seen', 'hiou'), {}
+    keys, cells = ('miou',) if table == 2 else METRICS, {}
     for result in results:
         for option in result['options'] if _cell_of(result, table) else ():
             setting, column = _cell_of(result, table)
@@ -137,10 +137,11 @@ def paper_table(
     table: int,              # 1, 2 or 4
     results: list[dict]=(),  # As from `read_results`
 ) -> str:
-    "A table of the paper in Markdown: its numbers as printed and ours beside them, remarks below"
+    "A table of the paper in Markdown: its numbers and ours beside them, in the order of the first heading; remarks below"
     printed, ours, marks = printed_table(table), our_cells(table, results), _marks(table)
     columns = list(next(iter(printed['inductive'].values())))
-    head = ['', *(f'{_title(c)}, {who}' for c in columns for who in ('paper', 'ours'))]
+    order = 'mIoU' if table == 2 else ' / '.join(METRICS.values())
+    head = [order, *(f'{_title(c)}, {who}' for c in columns for who in ('paper', 'ours'))]
     lines = [head, ['---'] * len(head)]
     for setting in dict.fromkeys([*printed, *(s for s, _, _ in ours)]):
         rows = printed.get(setting) or {row: {} for s, row, _ in ours if s == setting}

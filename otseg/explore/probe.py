@@ -273,8 +273,9 @@ def _look_inside(self: Probe, i: int, options) -> dict[str, PathMaps]:
     def keep(layer, inputs): maps.append(_path_maps(self.grid, layer.inside(*inputs)))
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     memory, refined = rearrange(visual, 'b d h w -> b (h w) d'), head.descriptor(cls, text.to(cls.dtype))
-    maps.append(_path_maps(self.grid, head.score_path(refined, memory)))
-    try: head.decoder(refined, memory, False)
+    masses = [m[:, [i]] for m in head.prompt_masses(self.question.class_text.to(cls.dtype), cls, memory)]  # of all classes
+    maps.append(_path_maps(self.grid, head.score_path(refined, memory, *masses)))
+    try: head.decoder(refined, memory, False, *masses)
     finally:
         for hook in hooks: hook.remove()
     return dict(zip(self.path_names, maps))

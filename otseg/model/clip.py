@@ -9,7 +9,7 @@ __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled',
            'hub_reachable', 'weights_bytes', 'with_statistics', 'load_clip', 'resize_positions', 'BlockParts',
            'PlainViT', 'SigLIPViT', 'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts',
            'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words',
-           'encode_words', 'encode_vocab']
+           'spread_prompts', 'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
@@ -914,6 +914,14 @@ def mean_words(
     "Text embeddings of classes: of each template, the mean over the words, at unit length"
     return torch.stack([text[g[0]] if len(g) == 1 else l2_normalize(text[g].mean(0)) for g in groups])
 
+def spread_prompts(
+    text: Float[Tensor, "k n d"],  # Unit-length text embeddings
+    times: float,                  # 0 = all prompts of a class are their mean, 1 = as they are
+) -> Float[Tensor, "k n d"]:
+    "Deviations of the prompts of a class from their mean, multiplied; at unit length"
+    mean = text.mean(1, keepdim=True)
+    return l2_normalize(mean + times * (text - mean))
+
 def encode_words(
     config: OTSegConfig,  # Names the CLIP
     vocab: Vocab,         # Class names, their words, and templates
@@ -922,7 +930,8 @@ def encode_words(
 ) -> Float[Tensor, "q n d"]:
     "Text embeddings of every word of a vocabulary, in the order of its `query_class`; without words, of its classes"
     names = None if vocab.words else vocab.names
-    return text_embeddings(vocab.texts(), config.clip, config.text_weights or config.weights, cache, names, device)
+    text = text_embeddings(vocab.texts(), config.clip, config.text_weights or config.weights, cache, names, device)
+    return text if config.spread == 1 else spread_prompts(text, config.spread)
 
 def encode_vocab(
     config: OTSegConfig,  # Names the CLIP

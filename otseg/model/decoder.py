@@ -59,8 +59,9 @@ class DecoderLayer(nn.Module):
     def forward(self,
         tokens: Float[Tensor, "b k n d"],  # Text tokens
         memory: Float[Tensor, "b m d"],    # Image tokens
+        *masses,                           # Of the prompts, where they are not equal; as in `Attention`
     ) -> AttentionOutput:
-        out = self.attention(tokens, memory)
+        out = self.attention(tokens, memory, *masses)
         x = self.norm1(tokens + self.dropout(out.tokens))
         hidden = self.dropout(F.relu(self.linear1(x)))
         return AttentionOutput(self.norm2(x + self.dropout(self.linear2(hidden))), out.prompt_maps)
@@ -76,7 +77,7 @@ class Decoder(nn.Module):
         ffn_dim: int=None,        # Hidden size of the feed-forward nets; None = 4 d
         dropout: float=0.1,       # On attention weights and in the layers
         layer_product: bool=True, # Multiply by the earlier layers' masks, as published
-        **kwargs,                 # Passed to the attention: eps, max_iter, tol, solver, logit_scale, mix, init
+        **kwargs,                 # Passed to the attention: what it takes beside dim, dropout and values
     ):
         super().__init__()
         check(n_layers >= 1, '`n_layers` should be at least 1', n_layers)
@@ -90,11 +91,12 @@ class Decoder(nn.Module):
         tokens: Float[Tensor, "b k n d"],  # Text tokens from the relationship descriptor
         memory: Float[Tensor, "b m d"],    # Image tokens
         maps: bool=True,                   # Return the prompt maps
+        *masses,                           # As in `DecoderLayer`
     ) -> tuple[Float[Tensor, "b k m"], tuple[Float[Tensor, "b k m n"], ...]]:
         "Mask logits, and the prompt maps of every layer (none of them without `maps`)"
         sums, kept = [], []
         for layer in (*self.layers, self.last):
-            tokens, shares = layer(tokens, memory)
+            tokens, shares = layer(tokens, memory, *masses)
             sums.append(shares.sum(-1))
             if maps: kept.append(shares)
         *earlier, logits = sums

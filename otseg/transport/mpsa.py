@@ -10,7 +10,6 @@ __all__ = ['NEAR_PASSES', 'ATTENTIONS', 'cosine_scores', 'prompt_plan', 'prompt_
            'DotAttention', 'get_attention']
 
 # %% ../../nbs/01_transport/05_mpsa.ipynb #bb5a0d27
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core import check, l2_normalize, unknown_name
 from .entropic import as_floats, sinkhorn
-from .choices import check_attention, check_method
+from .choices import BENT, check_attention, check_method
 from .solvers import SAFE_RANGE, solve_newton
 
 # %% ../../nbs/01_transport/05_mpsa.ipynb #77501650
@@ -60,6 +59,9 @@ def prompt_plan(
     *,
     over: str='class',                 # A plan of each "class", as published code has it, or one "joint" plan, as printed
     areas: Tensor=None,                # Of a joint plan: share of the picture of each class, (k,) or (b, k); None = equal shares
+    masses: Tensor=None,               # Mass of each prompt of a class, (n,) or (b, k, n), sums to 1; None = uniform 1/n
+    partial: float=None,               # Mass that a plan of a class moves, in 0..1; no token gives more than 1/m; None = 1
+    top: int=None,                     # Prompts that a token keeps, those of its largest entries, at the same mass; None = all
     **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad, nan, tau_a, tau_b, at_most
 ) -> Float[Tensor, "b k m n"]:
     "Plan of each picture and class, mass 1, prompt marginal 1/n, token marginal 1/m; or of each picture; Eq 10"
@@ -67,14 +69,24 @@ def prompt_plan(
     check(scores.ndim == 4, '`scores` should be (b, k, m, n)', tuple(scores.shape),
           'Axes: batch, classes, tokens, prompts.')
     if over not in ('class', 'joint'): raise unknown_name('over', over, ('class', 'joint'))
+    check(top is None or top >= 1, '`top` should be at least 1', top)
+    size, k, m, n = scores.shape
+    b = None if masses is None else _prompt_masses(masses, size, k, n)
     if over == 'joint':
-        size, k, _, n = scores.shape
-        b = None if areas is None else _areas(areas, size, k).repeat_interleave(n, 1) / n
-        plan = sinkhorn(1 - rearrange(scores, 'b k m n -> b m (k n)'), eps, None, b, bound=2., **kwargs).plan
-        return rearrange(plan, 'b m (k n) -> b k m n', k=k)
+        check(partial is None, '`partial` should be of a plan of each class', 'a joint plan', 'Pass `at_most` to bound a mass.')
+        if areas is not None: b = _areas(areas, size, k)[..., None] * (scores.new_full((n,), 1 / n) if b is None else b)
+        elif b is not None: b = b / k
+        plan = sinkhorn(1 - rearrange(scores, 'b k m n -> b m (k n)'), eps, None, b if b is None else b.flatten(1), bound=2.,
+                        **kwargs).plan
+        return _largest(rearrange(plan, 'b m (k n) -> b k m n', k=k), top)
     check(areas is None, 'areas should be given for a joint plan', 'a plan of each class', 'Pass over="joint".')
-    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, bound=2., **kwargs).plan
-    return rearrange(plan, '(b k) m n -> b k m n', b=len(scores))
+    if b is not None: b = b.flatten(0, 1)
+    if partial is not None and partial != 1:
+        check(0 < partial < 1, '`partial` should be a share in 0..1, 0 excluded', partial)
+        kwargs = dict(at_most='a') | kwargs
+        b = partial * (scores.new_full((n,), 1 / n) if b is None else b)
+    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, None, b, bound=2., **kwargs).plan
+    return _largest(rearrange(plan, '(b k) m n -> b k m n', b=size), top)
 
 def _areas(areas, size, k):
     "Areas (b, k) of numbers (k,) or (b, k)"
@@ -82,16 +94,32 @@ def _areas(areas, size, k):
     check(areas.shape in ((k,), (size, k)), f'`areas` should be ({k},) or ({size}, {k})', tuple(areas.shape))
     return areas.expand(size, k)
 
+def _prompt_masses(masses, size, k, n):
+    "Masses (b, k, n) of numbers (n,) or (b, k, n), or a batch of 1"
+    masses = as_floats(masses, 'masses')
+    ok = masses.shape in ((n,), (1, k, n), (size, k, n))
+    check(ok, f'`masses` should be ({n},) or ({size}, {k}, {n})', tuple(masses.shape))
+    return masses.expand(size, k, n)
+
+def _largest(plan, top):
+    "The largest entries of each token, at its mass"
+    if top is None or top >= plan.shape[-1]: return plan
+    kept = torch.zeros_like(plan).scatter(-1, plan.topk(top, -1).indices, 1.) * plan
+    share = plan.sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(plan.dtype).tiny)
+    return kept * share
+
 # %% ../../nbs/01_transport/05_mpsa.ipynb #89b05572
 def prompt_scores(
     scores: Float[Tensor, "b k m n"],  # Cosines
-    plan: Tensor | None,               # Plan (b, k, m, n) with token marginal 1/m; None = equal shares, 1/(m n) everywhere
+    plan: Tensor | None,               # Plan (b, k, m, n) with token marginal 1/m; None = the same at every token, `masses` / m
     logit_scale: float=None,           # Largest possible logit; None = n, as published
+    masses: Tensor=None,               # Without a plan: share of each prompt, (b, k, n); None = 1/n
 ) -> Float[Tensor, "b k m n"]:
     "The share of each prompt in the refined score map: logit_scale * m * plan * scores, the summands of Eq 9"
     m, n = scores.shape[-2:]
     scale = n if logit_scale is None else logit_scale
-    return scale / n * scores if plan is None else (plan * scores).mul_(scale * m)
+    if plan is not None: return (plan * scores).mul_(scale * m)
+    return scale / n * scores if masses is None else scale * masses[:, :, None] * scores
 
 # %% ../../nbs/01_transport/05_mpsa.ipynb #6616e4c6
 def mps(
@@ -206,6 +234,8 @@ class AttentionMaps(NamedTuple):
     prompt_maps: Float[Tensor, "b k m n"]     # Share of each prompt in the map: the summands of Eq 9
 
 # %% ../../nbs/01_transport/05_mpsa.ipynb #8c52d9e4
+def _given(masses): return {} if masses is None else dict(masses=masses)  # an attention need not know of them
+
 class Attention(nn.Module):
     "From text prompts to image tokens: all but the `plan`, which says which attention it is"
     label: str = None         # In menus and notes; None = the name of the class
@@ -227,12 +257,15 @@ class Attention(nn.Module):
         values: bool=True,       # False: mask logits only, as the last layer of a decoder needs
         mix: str='plan',         # What mixes the values: "plan" (T, as published) or "product" (T * S, nearer to Eq 13)
         init: str='published',   # "published": PyTorch's random linear maps; "aligned": queries, keys start as identity
+        **plan,                  # Of transport problems, as in `prompt_plan`: tau_a, tau_b, partial, top
     ):
         super().__init__()
         if mix not in ('plan', 'product'): raise unknown_name('mix', mix, ['plan', 'product'])
         check_method(solver)
         self.eps, self.logit_scale, self.mix = eps, logit_scale, mix
-        self.solving = dict(max_iter=max_iter, tol=tol, method=solver)
+        for name in plan:
+            if name not in BENT: raise unknown_name('option of the plan', name, BENT)
+        self.solving = dict(max_iter=max_iter, tol=tol, method=solver) | plan
         self.q, self.k = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.v, self.proj = (nn.Linear(dim, dim), nn.Linear(dim, dim)) if values else (None, None)
         self.dropout = nn.Dropout(dropout)
@@ -244,7 +277,7 @@ class Attention(nn.Module):
     def plan(
         scores: Float[Tensor, "b k m n"],  # Cosine of token and prompt, in [-1, 1]
         eps: float,                        # Entropic regularisation, or temperature, in units of the score
-        **solving,                         # Of transport problems, as in `prompt_plan`: max_iter, tol, method
+        **solving,                         # Of transport problems, as in `prompt_plan`: max_iter, tol, method; masses
     ) -> Float[Tensor, "b k m n"] | None:
         "Share of each token and prompt by their scores alone, with mass 1; None = equal shares"
         raise NotImplementedError
@@ -256,41 +289,46 @@ class Attention(nn.Module):
         *,
         eps: float=0.05,                 # As in `plan`
         logit_scale: float=None,         # Largest possible logit; None = n, as published
+        masses: Tensor=None,             # Of the prompts, as in `prompt_plan`
         **solving,                       # As in `plan`
     ) -> AttentionMaps:
         "Those of the score map, without linear maps; Eqs 8 to 10"
         scores = cosine_scores(text, memory)
-        plan = cls.plan(scores, eps, **solving)
-        return AttentionMaps(scores, plan, prompt_scores(scores, plan, logit_scale))
+        plan = cls.plan(scores, eps, **solving, **_given(masses))
+        return AttentionMaps(scores, plan, prompt_scores(scores, plan, logit_scale, masses))
 
     def scores(self, query, memory):
         "Cosine of every token and prompt, (b, k, m, n)"
         return cosine_scores(self.q(query), self.k(memory))
 
-    def weights(self, scores):
+    def weights(self, scores, masses=None):
         "What mixes the values, (b, k, m, n)"
-        plan = self.plan(scores, self.eps, **self.solving)
-        return torch.full_like(scores, 1 / math.prod(scores.shape[-2:])) if plan is None else plan
+        plan = self.plan(scores, self.eps, **self.solving, **_given(masses))
+        if plan is not None: return plan
+        m, n = scores.shape[-2:]
+        return torch.full_like(scores, 1 / (m * n)) if masses is None else (masses[:, :, None] / m).expand_as(scores)
 
-    def maps(self, scores, weights):
+    def maps(self, scores, weights, masses=None):
         "Share of each prompt in the mask logits, (b, k, m, n)"
         return prompt_scores(scores, weights, self.logit_scale)
 
     def inside(self,
         query: Float[Tensor, "b k n d"],  # Text tokens
         memory: Float[Tensor, "b m d"],   # Image tokens
+        masses: Tensor=None,              # Of the prompts, as in `prompt_plan`
     ) -> AttentionMaps:
         "Scores, weights and maps of this layer"
         _check_tokens(query, memory, ('query', 'memory'), self.q.weight)
         scores = self.scores(query, memory)
-        weights = self.weights(scores)
-        return AttentionMaps(scores, weights, self.maps(scores, weights))
+        weights = self.weights(scores, **_given(masses))
+        return AttentionMaps(scores, weights, self.maps(scores, weights, **_given(masses)))
 
     def forward(self,
         query: Float[Tensor, "b k n d"],  # Text tokens
         memory: Float[Tensor, "b m d"],   # Image tokens
+        masses: Tensor=None,              # Of the prompts, as in `prompt_plan`; with a gradient where they have one
     ) -> AttentionOutput:
-        (scores, weights, maps), tokens = self.inside(query, memory), None
+        (scores, weights, maps), tokens = self.inside(query, memory, **_given(masses)), None
         if self.v is not None:
             shares = self.dropout(weights if self.mix == 'plan' else weights * scores)
             tokens = self.proj(einsum(shares.to(memory.dtype), self.v(memory), 'b k m n, b m d -> b k n d'))
@@ -325,11 +363,12 @@ class CrossAttention(Attention):
         if self.normalize: return super().scores(query, memory)
         return einsum(self.q(query), self.k(memory), 'b k n d, b m d -> b k m n') / self.dim**0.5
 
-    def weights(self, scores):
-        return (scores.float() / (self.eps if self.normalize else 1)).softmax(-2) / scores.shape[-1]
+    def weights(self, scores, masses=None):
+        shares = (scores.float() / (self.eps if self.normalize else 1)).softmax(-2)
+        return shares / scores.shape[-1] if masses is None else shares * masses[:, :, None]
 
-    def maps(self, scores, weights):
-        return prompt_scores(scores, None, self.logit_scale if self.normalize else 1.)
+    def maps(self, scores, weights, masses=None):
+        return prompt_scores(scores, None, self.logit_scale if self.normalize else 1., masses)
 
 # %% ../../nbs/01_transport/05_mpsa.ipynb #b4a96f20
 class DotAttention(CrossAttention):

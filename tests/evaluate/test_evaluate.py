@@ -339,7 +339,7 @@ def test_harmonic_means_of_the_paper():
     ours = {('transductive', 'OTSeg+', 'voc12'), ('supervised', 'OTSeg+', 'context59')}
     assert set(misfits(1)) == other | ours
     assert misfits(4) == [('inductive', 'score map', 'voc12'), ('transductive', 'score map', 'voc12')]
-    for u, s, h in (c for n in (1, 4) for rows in printed_table(n).values() for row in rows.values() for c in row.values() if c):
+    for s, u, h in (c for n in (1, 4) for rows in printed_table(n).values() for row in rows.values() for c in row.values() if c):
         assert 0 < min(u, s) <= h + .2 and h <= max(u, s) + .2
     assert harmonic_mean(78.4, 56.2) == pytest.approx(65.5, abs=.05) != harmonic_mean(78.4, 54.5)
 

@@ -54,7 +54,7 @@ def test_voc(shared, folder, capsys):
         assert {'sheep', 'sofa', 'bus', 'person'} <= present and 'pottedplant' not in present
         assert [o['blend'] for o in r['options']] == [.5, 1., 0.] and 0 <= r['miou_seen'] <= 1
     table = paper_table(1, read_results('results'))
-    ours = f'{100 * results[0]["miou_unseen"]:.1f} / {100 * results[0]["miou_seen"]:.1f} / {100 * results[0]["hiou"]:.1f}'
+    ours = f'{100 * results[0]["miou_seen"]:.1f} / {100 * results[0]["miou_unseen"]:.1f} / {100 * results[0]["hiou"]:.1f}'
     row = table[table.index('*inductive*'):table.index('*transductive*')].partition('| OTSeg+ |')[2].splitlines()[0]
     assert row.split('|')[1].strip() == ours and [c.strip() for c in row.split('|')[3:6:2]] == ['', '']
     assert '20 pictures (of 1449)' in table

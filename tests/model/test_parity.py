@@ -118,6 +118,24 @@ def test_losses_and_gradients(golden):
     assert relative(model.head.decoder.layers[0].attention.q.weight.grad, h['grad.layer0.q.weight']) < 2e-2
 
 
+@pytest.mark.parametrize('golden', ['c', 'shared c', 'shared a'], indirect=True)
+def test_what_the_readme_says(golden):
+    "Numbers that were not rounded for a small file: the encoder to 1e-6, all else to 1e-5 of the largest value"
+    meta, model, e, h = golden
+    model.zero_grad()
+    visual = h['visual'].clone().requires_grad_()
+    out = run_head(meta, model, h, visual)
+    loss = otseg_loss(out, h['loss.labels'])['loss']
+    loss.backward()
+    found = {'loss.total': loss, 'decoder_logits': out.decoder_logits, 'score_logits': out.score_logits,
+             'pred_transductive': out.mask_probs(), 'grad.visual': visual.grad,
+             'grad.q_proj.weight': model.head.descriptor.linear.weight.grad,
+             'grad.layer0.q.weight': model.head.decoder.layers[0].attention.q.weight.grad}
+    assert {k: apart for k, v in found.items() if not (apart := relative(v, h[k])) < 1e-5} == {}
+    with torch.no_grad(): pair = dict(zip(('visual', 'cls'), model.image_encoder(e['image'])))
+    assert {k: apart for k, v in pair.items() if not (apart := relative(v, e[k])) < 1e-6} == {}
+
+
 def test_pseudo_labels(golden):
     meta, model, _, h = golden
     with torch.no_grad(): out = run_head(meta, model, h)

@@ -20,7 +20,7 @@ HOME = {
     'huggingface_hub': {'model.checkpoint', 'model.clip'},  # clip: only to know when there is no network
     'torchmetrics': set(),  # what our counts are tested against
     'triton': {'transport.fused'},
-    'scipy': {'data.masks', 'study.compare'},  # MATLAB files; statistics
+    'scipy': {'data.masks', 'evaluate.gains', 'study.compare'},  # MATLAB files; statistics
     'filelock': {'core'},
     'matplotlib': {'show.charts', 'show.figures'},
     'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},

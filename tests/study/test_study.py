@@ -17,8 +17,10 @@ import torch
 from conftest import ROOT
 from given.shell import COMMANDS, misused, refused, shell, tree
 from otseg.study import runs as module
-from otseg.study.compare import compare_seeds, correlation, mean_interval, paired_p, score_of, summarise
+from otseg.study.compare import correlation, summarise
+from otseg.evaluate.gains import compare_seeds, mean_interval, paired_p, score_of
 from otseg.core import InputError
+from otseg.model.checkpoint import load_checkpoint
 from otseg.model.otseg import OTSeg
 from otseg.model.vocab import load_vocab
 from otseg.study.questions import STUDIES
@@ -255,11 +257,56 @@ def test_parts(folder):
     assert len(run_study(s, 'new', jobs=1, only=['mpsa-six', 'softmax-parts'])) == 2  # both are finished
 
 
-@pytest.mark.parametrize('name', [s for s in STUDIES if s not in ('parts', 'areas')])
-def test_settings_of_other_studies_stay_as_they_were(name):
+@pytest.mark.parametrize('name', STUDIES)
+def test_settings_have_a_key_only_where_it_is_used(name):
     s = STUDIES[name]
-    keys = {'recipe', 'clip', 'templates', 'unseen', 'blends', 'penalties', 'scenes'}
-    for v in s.variants: assert set(module.run_settings(s, v, 0)) == keys
+    for v, options in s.variants.items():
+        used = {k for k in ('parts', 'areas', 'looks', 'asked') if getattr(s, k)} | {'apart'} & options.keys()
+        used |= {'kind'} if s.kind != 'training' else set()
+        used |= {'text_prompts'} if 'prompts' in options else set()
+        always = {'recipe', 'clip', 'templates', 'unseen', 'blends', 'penalties', 'scenes'}
+        assert set(module.run_settings(s, v, 0)) == always | used
+
+
+def test_asked():
+    "Other prompts and options are asked of the trained run; an attention without a plan has no marginals to bend"
+    asked = dict(plain={}, free=dict(tau_b=0.), wrong=dict(prompts='misnamed-1'), unsure=dict(prompts='nameless-4'),
+                 sure=dict(prompts='nameless-4', masses='entropy'))
+    s = replace(PAIR, asked=asked, seeds=1, scenes=3)
+    found = {v: module.run_variant(s, v, 0) for v in s.variants}
+    assert [r['asked'] for r in found['mpsa']['asked']] == [*asked]
+    assert [r['asked'] for r in found['softmax']['asked']] == [a for a in asked if a != 'free']
+    for r in found.values():
+        want = next(row for row in r['test'] if row['blend'] == .5)
+        assert abs(r['asked'][0]['hiou'] - want['hiou']) < 1e-3 and r['asked'][0]['seen_penalty'] == want['seen_penalty']
+    model, vocab, recipe = load_checkpoint('toy').model, load_vocab('toy'), s.recipe('mpsa', 0)
+    data = module.toy_scenes('val', recipe.eval_transform(), vocab, 32)
+    rows = {r['asked']: r['hiou'] for r in module.asked_scores(model, vocab, asked, data, 0., (vocab.seen, vocab.unseen))}
+    assert rows['wrong'] < rows['plain'] - .08 and rows['unsure'] < rows['plain'] - .01
+    assert rows['sure'] > rows['unsure'] + .01 and abs(rows['sure'] - rows['plain']) < .015
+
+
+def test_pairs():
+    "Pairs of things are one class in training and in scoring"
+    s = replace(STUDIES['looks'], seeds=1, steps=2, scenes=40)
+    both, first = (module.run_variant(s, v, 0) for v in ('mpsa-pairs', 'mpsa-first'))
+    assert len(both['test'][0]['iou']) == 17 and both['settings']['unseen'] == [8, 9, 10]
+    for r in (both, first):
+        assert {*r['looks']} <= {'one', 'both'} and all(0 <= row['recall'] <= 1 for row in r['looks']['one'].values())
+    assert both['looks']['one']['seen']['own'] > .6  # the aligned start knows the words
+    vocab = s.vocab('mpsa-pairs', 0)
+    train = module.toy_scenes('train', s.recipe('mpsa-pairs', 0).eval_transform(), vocab)
+    raw = torch.from_numpy(train.scenes[0].labels).long()
+    assert int(train[0]['labels'].max()) < 17 and not torch.equal(train[0]['labels'], raw)
+
+
+@pytest.mark.parametrize('kind', ['templates', 'contexts'])
+def test_prompts_on_a_frozen_clip(kind):
+    s = replace(next(s for s in STUDIES.values() if s.kind == kind), seeds=1, steps=3, scenes=8)
+    v = next(iter(s.variants))
+    a, b = (module.run_variant(s, v, 0) for _ in range(2))
+    for r in (a, b): r.pop('seconds')
+    assert a == b and a['settings']['kind'] == kind and {r['way'] for r in a['test']} == {r['way'] for r in a['val']}
 
 
 def t_within(t, df):
