@@ -236,8 +236,11 @@ def bench(
 # %% ../../nbs/10_commands/01_use.ipynb #62f0f367
 def _print_study(study, runs):
     "The tables of a study: the blend, the decoder and the score map alone"
-    from otseg.study.compare import study_note, summarise, summary_table
+    from otseg.study.compare import commits_of, study_note, summarise, summary_table, way_table
     print(study.question)
+    if study.kind != 'training':
+        scenes = runs[0]['settings']['scenes']['test']
+        return print(f'\n{way_table(runs)}\n\nToy world, test split, {scenes} scenes, frozen CLIP. Commit {commits_of(runs)}.')
     for blend, path in {.5: 'blend 0.5 (OTSeg+)', 1.: 'decoder alone (OTSeg)', 0.: 'score map alone'}.items():
         if blend not in study.blends: continue
         print(f'\n{path}\n\n{summary_table(summarise(runs, study.baseline, blend), study.baseline)}')

@@ -62,7 +62,7 @@ def prompt_plan(
     masses: Tensor=None,               # Mass of each prompt of a class, (n,) or (b, k, n), sums to 1; None = uniform 1/n
     partial: float=None,               # Mass that a plan of a class moves, in 0..1; no token gives more than 1/m; None = 1
     top: int=None,                     # Prompts that a token keeps, those of its largest entries, at the same mass; None = all
-    **kwargs,                          # Passed to `sinkhorn`: max_iter, tol, method, grad, nan, tau_a, tau_b, at_most
+    **kwargs,                          # Passed to `sinkhorn`: a, max_iter, tol, method, grad, nan, tau_a, tau_b, at_most
 ) -> Float[Tensor, "b k m n"]:
     "Plan of each picture and class, mass 1, prompt marginal 1/n, token marginal 1/m; or of each picture; Eq 10"
     scores = as_floats(scores, 'scores')
@@ -76,8 +76,8 @@ def prompt_plan(
         check(partial is None, '`partial` should be of a plan of each class', 'a joint plan', 'Pass `at_most` to bound a mass.')
         if areas is not None: b = _areas(areas, size, k)[..., None] * (scores.new_full((n,), 1 / n) if b is None else b)
         elif b is not None: b = b / k
-        plan = sinkhorn(1 - rearrange(scores, 'b k m n -> b m (k n)'), eps, None, b if b is None else b.flatten(1), bound=2.,
-                        **kwargs).plan
+        if b is not None: kwargs = dict(b=b.flatten(1)) | kwargs
+        plan = sinkhorn(1 - rearrange(scores, 'b k m n -> b m (k n)'), eps, bound=2., **kwargs).plan
         return _largest(rearrange(plan, 'b m (k n) -> b k m n', k=k), top)
     check(areas is None, 'areas should be given for a joint plan', 'a plan of each class', 'Pass over="joint".')
     if b is not None: b = b.flatten(0, 1)
@@ -85,7 +85,8 @@ def prompt_plan(
         check(0 < partial < 1, '`partial` should be a share in 0..1, 0 excluded', partial)
         kwargs = dict(at_most='a') | kwargs
         b = partial * (scores.new_full((n,), 1 / n) if b is None else b)
-    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, None, b, bound=2., **kwargs).plan
+    if b is not None: kwargs = dict(b=b) | kwargs
+    plan = sinkhorn(1 - rearrange(scores, 'b k m n -> (b k) m n'), eps, bound=2., **kwargs).plan
     return _largest(rearrange(plan, '(b k) m n -> b k m n', b=size), top)
 
 def _areas(areas, size, k):
