@@ -121,6 +121,12 @@ def largest(
     return replace(e, mean=abs(e.mean), low=ends[0], high=ends[1], label='', form=e.form.lstrip('+'))
 
 # %% ../../nbs/04_evaluate/07_gains.ipynb #4692bf60
+def _rows(run) -> dict[str, dict]:
+    "Rows of a run beside those of its blends, by name"
+    named = {row['way']: row for row in run.get('areas', {}).get('test', ())}
+    named |= {f'{run["variant"]}: {row["asked"]}': row for row in run.get('asked', ())}
+    return named | {f'{run["variant"]}: {row["way"]}': row for row in run['test'] if 'way' in row}
+
 class Records:
     "The runs of all studies as estimates over seeds"
     def __init__(self, folder: Path='studies'): self.folder, self._read = Path(folder), {}
@@ -135,22 +141,22 @@ class Records:
 
     def scores(self,
         study: str,
-        variant: str,               # A variant, or a way to use areas
+        variant: str,               # A variant, a way to use areas, or "variant: what it was asked", or "variant: way"
         metric: str='miou_unseen',  # One of `METRICS`, in percent; or a place in "diversity", as "score_map.js_distance"
         blend: float=.5,            # lambda of Eq 17
     ) -> dict[int, float]:
         "Seed -> score"
         runs = self.runs(study)
         variants = dict.fromkeys(r['variant'] for r in runs)
-        ways = dict.fromkeys(row['way'] for r in runs for row in r.get('areas', {}).get('test', ()))
+        ways = dict.fromkeys(name for r in runs for name in _rows(r))
         if variant not in [*variants, *ways]: raise unknown_name(f'variant of {study}', variant, [*variants, *ways])
         def value(r):
-            if variant in ways: return next(row[metric] for row in r['areas']['test'] if row['way'] == variant)
+            if variant in ways: return _rows(r)[variant][metric]
             if metric in METRICS: return score_of(r, metric, blend)
             place, _, measure = metric.partition('.')
             return r['diversity'][place][measure]
         scale = 100 if metric in METRICS else 1
-        return {r['seed']: scale * value(r) for r in runs if variant in ways or r['variant'] == variant}
+        return {r['seed']: scale * value(r) for r in runs if variant in (_rows(r) if variant in ways else [r['variant']])}
 
     def _estimate(self, values, what, metric, form, label=None):
         mean, half = mean_interval(values)

@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import unknown_name
+from ..core import check, unknown_name
+from ..model.areas import area_bias, enlarged
 from ..model.dense import TrainingFree
 from ..model.otseg import OTSegHead, OTSegOutput, head_with
 from ..transport.mpsa import MPSA, AttentionMaps
@@ -162,12 +163,67 @@ def _ask_head(self: Probe, options) -> Answer:
                                    class_chunk=chunk, maps=False)
     return Answer(out, tuple(notes))
 
+def _plain(self, options) -> Answer:
+    "Whatever the areas"
+    return self._last('answer', (self.version, options), lambda: self._ask_head(options))
+
+@patch(as_prop=True)
+def predicts(self: Probe) -> bool:
+    "Does the model predict areas?"
+    return getattr(self.model, 'areas', None) is not None
+
+def _row_areas(self, output) -> Tensor:
+    "Share of the picture (1, r) of each row of the question: predicted, or of the map of a model that does not predict"
+    (visual, cls), text, logits = self.tokens, self.question.text, output.mean_map
+    if self.predicts and len(text) > 1: areas = self.model.areas(visual, cls, text, logits).areas
+    else: areas = enlarged(logits.float()).softmax(1).mean(2)
+    return areas / areas.sum(1, keepdim=True)
+
+def _rows(self, name) -> Tensor:
+    "Which rows of the question are words of a class"
+    if name not in self.names: raise unknown_name('class', name, self.names)
+    of = self.question.rules.row_class or range(len(self.question.text))
+    return torch.tensor([c == self.names.index(name) for c in [*of][:len(self.question.text)]], device=self.question.text.device)
+
+@patch
+@torch.no_grad()
+def area_of(self: Probe,
+    name: str,  # A class
+    **options,  # As in `head_with`
+) -> float:
+    "Its share of the picture: predicted, or of the map of a model that does not predict"
+    return _row_areas(self, _plain(self, options).output)[0, _rows(self, name)].sum().item()
+
+def _with_share(self, output, name, share) -> Tensor:
+    "Areas of the rows, one class with a given share, the others with theirs of the rest"
+    mine, areas = _rows(self, name), _row_areas(self, output)
+    even = torch.full_like(areas, 1 / areas.shape[1])
+    def part(rows, total):
+        w = areas if areas[0, rows].sum() > 0 else even
+        return torch.where(rows, w * (total / w[0, rows].sum().clamp(min=1e-12)), 0)
+    return part(mine, share) + part(~mine, 1 - share)
+
+@torch.no_grad()
+def _shared_out(self, plain: Answer, areas) -> Answer:
+    "The answer by areas, with what the solver has to say"
+    out, (visual, cls) = plain.output, self.tokens
+    with _warnings() as notes:
+        if areas is True: bias = self.model.areas.bias(visual, cls, self.question.text, out.mean_map)
+        else: bias = area_bias(out.mean_map, _with_share(self, out, *areas))
+    return Answer(out.biased(bias), (*plain.notes, *notes))
+
 @patch
 def answer(self: Probe,
-    **options,  # As in `head_with`
+    areas=None,  # True: shared out by predicted areas; (class, share): but for one class; False: not; None = as the model does
+    **options,   # As in `head_with`
 ) -> Answer:
     "Decoder map and score map of all classes"
-    return self._last('answer', (self.version, options), lambda: self._ask_head(options))
+    plain, areas = _plain(self, options), self.predicts if areas is None else areas
+    check(areas is not True or self.predicts, 'predicted areas should be asked of a model that has them', 'one without',
+          'otseg-areas learns them.')
+    if areas is False or len(self.question.text) < 2: return plain
+    check(not self.free, 'areas should be asked of a trained model', 'CLIP without training')
+    return self._last('shared', (self.version, options, areas), lambda: _shared_out(self, plain, areas))
 
 # %% ../../nbs/09_explore/01_probe.ipynb #b2debb07
 @patch
@@ -176,25 +232,27 @@ def probs(self: Probe,
     size: tuple[int, int],     # Size (H, W)
     blend: float=.5,           # 1 decoder, 0 score map
     seen_penalty: float=0.,    # Lowers seen classes
+    areas=None,                # As in `Probe.answer`
     **options,                 # As in `head_with`
 ) -> Float[Tensor, "k H W"]:
     "Scores of all classes"
     def make():
-        x = self.answer(**options).output.mask_probs(blend, self.question.seen, seen_penalty).float()
+        x = self.answer(areas, **options).output.mask_probs(blend, self.question.seen, seen_penalty).float()
         x = F.interpolate(x, size=size, mode='bilinear', align_corners=False)
         return self.question.rules.class_scores(x, len(self.names))[0].cpu()
-    return self._last('probs', (self.version, options, tuple(size), blend, seen_penalty), make)
+    return self._last('probs', (self.version, options, tuple(size), blend, seen_penalty, areas), make)
 
 @patch
 def labels(self: Probe,
     size: tuple[int, int],     # Size (H, W)
     blend: float=.5,           # 1 decoder, 0 score map
     seen_penalty: float=0.,    # Lowers seen classes
+    areas=None,                # As in `Probe.answer`
     **options,                 # As in `head_with`
 ) -> Int[np.ndarray, "H W"]:
     "Class of each pixel"
-    key = self.version, options, tuple(size), blend, seen_penalty
-    return self._last('labels', key, lambda: self.probs(size, blend, seen_penalty, **options).argmax(0).numpy())
+    key = self.version, options, tuple(size), blend, seen_penalty, areas
+    return self._last('labels', key, lambda: self.probs(size, blend, seen_penalty, areas, **options).argmax(0).numpy())
 
 # %% ../../nbs/09_explore/01_probe.ipynb #beda9300
 def _free_maps(grid, model: TrainingFree, visual, text) -> PathMaps:

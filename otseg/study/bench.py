@@ -33,7 +33,8 @@ from ..transport.solvers import spread_scores, textbook_sinkhorn
 from ..model.checkpoint import load_checkpoint
 from ..model.clip import build_visual, encode_vocab, get_tokenizer, load_clip
 from ..model.config import clip_config
-from ..model.otseg import OTSeg
+from ..model.areas import AreaHead
+from ..model.otseg import OTSeg, with_areas
 from ..model.config import OTSegConfig
 from ..data.reading import collate, load_dataset
 from ..data.pictures import read_picture
@@ -268,8 +269,9 @@ def ask_head(bench: Bench) -> list[dict]:
 # %% ../../nbs/08_study/06_bench.ipynb #7d37ba3f
 @torch.no_grad()
 def _ask_picture(bench, name):
-    "A picture from pixels to labels; base is the softmax twin"
+    "A picture from pixels to labels, without and with areas of a head from random weights; base is the softmax twin"
     models, image, text = bench.twins(name)
+    with seeded(bench.seed): models['otseg, areas'] = with_areas(models['otseg'], AreaHead()).eval()
     def picture(model): return lambda: predict_windows(model, image, text).labels()
     def forward(model): return lambda: model(image, text)
     cases = {case: picture(m) for case, m in models.items()}

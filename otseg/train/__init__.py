@@ -4,4 +4,5 @@ from otseg import faces
 __getattr__, __dir__, __all__ = faces(__name__, dict(
     recipes='RECIPES Recipe get_recipe learning_rate override',
     trainer='fit',
+    areas='learn_areas',
 ))

@@ -21,7 +21,7 @@ from .choices import METHODS
 from .fused import fused_available, fused_backward, fused_solve
 from .solvers import SAFE_RANGE, _at_hand, _shared, laplacian, log_kernel, pin, row_error
 from .solvers import solve_laplacian, solve_log, solve_newton, solve_scaling
-from .unbalanced import slack, unbalanced_plan
+from .unbalanced import NEAR, slack, unbalanced_plan
 
 # %% ../../nbs/01_transport/04_entropic.ipynb #2acfeddf
 def as_floats(
@@ -387,12 +387,14 @@ def _price(tau, name, size, like):
         check(bool((tau >= 0).all()), f'`{name}` should be a price >= 0', tau.tolist(), 'Pass None for a mass that is exact.')
     return tau.expand(size)
 
-def _check_soft(c, a, b, slack_a, slack_b, at_most, nan):
+def _check_soft_costs(c, a, b, slack_a, slack_b, at_most, bound):
+    "`_check_solvable`, where a mass that need not be met may have nowhere to go"
+    soft = (slack_a[:, None] > 0) | (at_most == 'a'), (slack_b[:, None] > 0) | (at_most == 'b')
+    _check_solvable(c, *(torch.where(s, 0, w) for s, w in zip(soft, (a, b))), bound)
+
+def _check_soft(c, a, b, slack_a, slack_b, at_most):
     "Raise `InputError` where masses cannot be met; numbers are looked at on a CPU alone"
     for w, name in ((a, 'a'), (b, 'b')): _check_weights(w, name)
-    if nan == 'error':  # a mass that need not be met may have nowhere to go
-        _check_solvable(c, *(torch.where(s[:, None] > 0, 0, w) if at_most != side else w * 0
-                             for s, w, side in ((slack_a, a, 'a'), (slack_b, b, 'b'))), -1.)
     exact = (slack_a == 0) & (slack_b == 0)
     less, more = (b, a) if at_most == 'a' else (a, b)
     if not exact.any(): return
@@ -413,15 +415,18 @@ def _soft_sinkhorn(c, eps, a, b, tau_a, tau_b, at_most, start, max_iter, tol, me
           'with an implicit gradient', f'method="{method}", grad="{grad}"', 'Leave both at "auto".')
     e = eps if isinstance(eps, Tensor) and eps.ndim else c.new_full((size,), float(eps))
     slacks = [slack(e, _price(tau, name, size, c)) for tau, name in ((tau_a, 'tau_a'), (tau_b, 'tau_b'))]
-    if _may_look(c): _check_soft(c, a, b, *slacks, at_most, nan)
+    look, known = _may_look(c), bound / float(eps) if bound >= 0 and not isinstance(eps, Tensor) else -1.
+    if look: _check_soft(c, a, b, *slacks, at_most)
+    if look and nan == 'error' and not 0 <= known <= NEAR[c.dtype]:
+        if not bool(torch.stack(c.detach().aminmax()).isfinite().all()): _check_soft_costs(c, a, b, *slacks, at_most, -1.)
     if start is not None:
         start = as_floats(start, 'start').to(c.device, c.dtype)
         check(start.shape == (size, n), f'`start` should be ({size}, {n})', tuple(start.shape))
         start = start.detach() / e.detach()[:, None]
-    known = bound / float(eps) if bound >= 0 and not isinstance(eps, Tensor) else -1.
-    plan, u, v, err, n_iter = unbalanced_plan(-c.mT / e[:, None, None], a, b, *slacks, max_iter, tol, at_most, start, known)
+    plan, u, v, err, n_iter = unbalanced_plan(c.mT * (-1 / e)[:, None, None], a, b, *slacks, max_iter, tol, at_most, start, known)
     done = err <= (_tolerance(c) if tol is None else tol)
-    if tol is not None and _may_look(c) and (~done & err.isfinite()).any():
+    if look and nan == 'error' and not done.all(): _check_soft_costs(c, a, b, *slacks, at_most, bound)
+    if tol is not None and look and (~done & err.isfinite()).any():
         warnings.warn(f'some transport problems stopped after {max_iter} iterations with an error above {tol:.0e} (see `err` of '
                       'the result). Raise `max_iter`, `eps` or `tol`.', stacklevel=4)
     return SinkhornOutput(rearrange(plan, 'b n m -> b m n'), u * e[:, None], v * e[:, None], err, n_iter, done)

@@ -291,10 +291,11 @@ def _newton(view, v, b, max_iter, tol, ask, before=None, factor=None):
         v, before = view.sharpen(error, v + step), error
     return *view.potentials(b), n_iter
 
-def solve_newton(k, a, b, max_iter, tol, log=False, ask=None) -> Solution:
-    "Damped Newton on the semi-dual; `k` is overwritten and within `SAFE_RANGE`, or anything with `log`; no gradient"
+def solve_newton(k, a, b, max_iter, tol, log=False, ask=None, start=None) -> Solution:
+    "Damped Newton on the semi-dual, from v = `start`; `k` is overwritten and within `SAFE_RANGE`, or any with `log`; no gradient"
     if ask is None: ask = _at_hand(k.device)
     view = (_Logarithmic if log else _Scaled)(k, a, b)
-    x, y, n_iter = _newton(view, view.start, b[:, None], max_iter, tol, ask and tol is not None)
+    v = view.start if start is None else start.masked_fill(b <= 0, -math.inf)[:, None]
+    x, y, n_iter = _newton(view, v, b[:, None], max_iter, tol, ask and tol is not None)
     plan = (k + x + y.mT).exp() if log else k.mul_(x).mul_(y.mT)
     return Solution(plan, *(p[:, 0] if log else p[:, 0].log_() for p in (x, y)), n_iter)

@@ -49,7 +49,7 @@ def test_another_split_is_refused(world, change, age):
     unseen, says = SPLITS[change]
     if age == 'earlier': forget()
     describe(unseen=unseen)
-    refused(*SCORE, '--output', 'x.json', says=['should be scored with the classes, the split and the masks of its', says])
+    refused(*SCORE, '--output', 'x.json', says=['should be used with the classes, the split and the masks of its', says])
     assert not Path('x.json').exists()
 
 
@@ -57,7 +57,7 @@ def test_another_split_is_refused(world, change, age):
 def test_masks_that_mean_something_else_are_refused(world, change):
     more, says = MASKS[change]
     describe(**more)
-    refused(*SCORE, says=['the masks of its training', says, 'Undo this change, or pass --cross'])
+    refused(*SCORE, says=['the masks of its training', says, 'Undo this change; otseg-eval --cross'])
 
 
 def test_the_split_of_the_checkpoint_is_what_is_scored(world):
@@ -87,7 +87,7 @@ def test_other_pictures_than_the_run_was_scored_on(world, change, says):
     again = ('otseg-eval', 'new', '--data', 'data')
     assert shell(*again)[0] == 0
     change()
-    refused(*again, says=['should be scored on the pictures of its run (val)', says, 'Pass --other-pictures'])
+    refused(*again, says=['should be used on the pictures of its run (val)', says, 'Pass --other-pictures'])
     code, out, err = shell(*again, '--other-pictures', '--output', 'x.json')
     assert code == 0 and Path('x.json').exists(), err
     assert shell(*SCORE)[0] == 0  # a run that never scored this split asks for no pictures of it

@@ -29,7 +29,7 @@ SHOTS = os.environ.get('OTSEG_SHOTS')  # folder for screenshots; None = none are
 START = 90_000  # milliseconds until a server, a kernel and the model are there
 REDRAW = 20_000  # until a moved handle shows on a busy machine
 MOVED = {'opacity': 'ArrowLeft', 'ε': 'ArrowRight', 'iterations': 'Home', 'blend λ': 'Home', 'seen penalty': 'End',
-         'row': 'Home'}  # slider -> key
+         'its area': 'End', 'row': 'Home'}  # slider -> key
 # Console errors that are none of ours, each with its reason
 KNOWN = [
     # Voilà's template asks for icons of buttons; without a network the page does without them

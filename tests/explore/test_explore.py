@@ -11,18 +11,23 @@ import torch.nn.functional as F
 from PIL import Image
 
 from otseg.core import InputError
+from otseg.data.reading import load_dataset
 from otseg.explore import explorer
 from otseg.explore.explorer import explore
 from otseg.explore.panels import explore_prompts, watch_mouse
 from otseg.explore.probe import Probe
+from otseg.model.areas import enlarged
+from otseg.model.otseg import with_areas
 from otseg.predict.segmenter import Segmenter
 from otseg.data.toy import ToyScenes
 from otseg.model.vocab import load_vocab
+from otseg.train.areas import learn_areas
 
 LIMITS = ['anew', pytest.param(.2, marks=pytest.mark.timing)]  # what it takes to make the explorer anew, or seconds
 MOVES = dict(  # handle -> values, one after the other
     eps=[.1, .2, .4, .02, .05], iterations=['1', '2', '3', '1', 'as trained'], blend=[0., .3, .7, 1., .5],
-    penalty=[.1, .2, .3, .4, .05], opacity=[.2, .4, .6, 1., .75], row=[0, 3, 6, 9, 11], column=[0, 3, 6, 9, 11],
+    penalty=[.1, .2, .3, .4, .05], share=[.2, .5, .9, 0., .4], opacity=[.2, .4, .6, 1., .75],
+    row=[0, 3, 6, 9, 11], column=[0, 3, 6, 9, 11],
     name=['star', 'sky', 'sand', 'bee', 'moon'], view=['summands', 'scores', 'plan'], attention=['softmax', 'mpsa'],
     path=['decoder layer 1', 'decoder layer 3', 'all paths', 'score map'], picture=['toy scene 2', 'toy scene 3', 'toy scene 4'])
 
@@ -80,7 +85,8 @@ def test_only_what_depends_on_a_handle_is_done_again(segmenter, monkeypatch):
         return [*dict.fromkeys(done)]
 
     try:
-        for handle, value in dict(opacity=.1, view='scores', path='all paths', row=0, blend=.1, penalty=.3, name='star').items():
+        for handle, value in dict(opacity=.1, view='scores', path='all paths', row=0, blend=.1, penalty=.3, share=.7, areas='off',
+                                  name='star').items():
             assert after(handle, value) == [], handle
         assert after('eps', .2) == after('iterations', '2') == after('attention', 'softmax') == ['head']
         assert after('classes', 'sky, sand, bee') == ['text', 'head']
@@ -93,6 +99,60 @@ def test_labels_are_those_of_predict(segmenter):
     e = explore(segmenter, classes='sky, sand, grass, star')
     x = ToyScenes('val', 1)[0].image
     assert (e.labels_at(x.shape[:2]) == segmenter.predict(x, 'sky, sand, grass, star').labels).all()
+
+
+@pytest.fixture(scope='module')
+def aware(segmenter):
+    "The same model with areas that some training scenes have taught it"
+    model = with_areas(segmenter.model, None)
+    data = load_dataset('toy', split='train', n=60, transform=segmenter.preprocess.eval_transform())
+    head = learn_areas(model, data, segmenter.text(segmenter.vocab), segmenter.vocab, steps=150)
+    how = dict(vocab=segmenter.vocab, preprocess=segmenter.preprocess, seen_penalty=0., device='cpu')
+    return Segmenter(with_areas(model, head), **how)
+
+
+@pytest.fixture(scope='module')
+def without(segmenter):
+    return Segmenter(with_areas(segmenter.model, None), vocab=segmenter.vocab, preprocess=segmenter.preprocess, device='cpu')
+
+
+@pytest.mark.parametrize('classes', [None, 'sky, sand, grass, star', 'sky|snow, sand, star|moon', 'sky'])
+def test_predicted_areas_are_those_of_predict(aware, without, classes):
+    e, x = explore(aware, classes=classes), ToyScenes('val', 1)[0].image
+    assert e.handles.areas.value == 'predicted'
+    assert (e.labels_at(x.shape[:2]) == aware.predict(x, classes).labels).all()
+    e.handles.areas.value = 'off'
+    plain = without.predict(x, classes, seen_penalty=0.).labels
+    assert (e.labels_at(x.shape[:2]) == plain).all() and '#B00020' not in e.message.value
+
+
+def test_an_area_by_hand_is_met(aware, without):
+    for segmenter in (aware, without):
+        e = explore(segmenter)
+        own = e.probe.area_of(e.handles.name.value)
+        assert e.handles.share.value == pytest.approx(own, abs=.006)
+        met = []
+        for share in (0., .3, .9):
+            e.handles.share.value = share
+            assert e.handles.areas.value == 'by hand' and '#B00020' not in e.message.value
+            i = e.probe.names.index(e.handles.name.value)
+            maps = e.probe.answer((e.handles.name.value, share)).output
+            met.append(float(enlarged(maps.mean_map).softmax(1).mean(2)[0, i]))
+        np.testing.assert_allclose(met, (0., .3, .9), atol=1e-3)
+        e.handles.name.value = e.probe.names[-1]                     # of another class, from its own area on
+        assert e.handles.share.value == pytest.approx(e.probe.area_of(e.probe.names[-1]), abs=.006)
+
+
+def test_areas_that_a_model_does_not_predict_are_not_offered(without):
+    assert [*explore(without).handles.areas.options] == ['off', 'by hand']
+    with pytest.raises(InputError, match='otseg-areas learns them'): explore(without).probe.answer(areas=True)
+
+
+def test_words_of_a_class_share_its_area(aware):
+    probe = Probe(aware, ToyScenes('val', 1)[0].image, 'sky|snow, sand, star|moon')
+    assert sum(map(probe.area_of, probe.names)) == pytest.approx(1, abs=1e-5)
+    out = probe.answer(('sky', .6)).output
+    assert float(enlarged(out.mean_map).softmax(1).mean(2)[0, :2].sum()) == pytest.approx(.6, abs=1e-3)
 
 
 def drawn(fig):

@@ -18,7 +18,7 @@ from otseg.train.batches import StepSampler
 
 COMMANDS = {'otseg-train': 'commands.use:train', 'otseg-eval': 'commands.evaluate:evaluate',
             'otseg-predict': 'commands.use:predict', 'otseg-demo': 'commands.use:demo', 'otseg-convert': 'commands.use:convert',
-            'otseg-bench': 'commands.use:bench', 'otseg-study': 'commands.use:study',
+            'otseg-areas': 'commands.use:areas', 'otseg-bench': 'commands.use:bench', 'otseg-study': 'commands.use:study',
             'otseg-prepare': 'commands.data:prepare'}
 NAMES = ['cat', 'dog', 'sky', 'road']                  # dog is unseen
 WORDS = sorted({'a', 'photo', 'of', 'portrait', 'part', 'segment', 'small', 'medium', 'water', 'tree', *NAMES})

@@ -3,10 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from otseg.core import read_json
+from otseg.core import InputError, read_json
+from otseg.data.reading import load_dataset
+from otseg.model.otseg import with_areas
 from otseg.predict.export import export_model, replace_files
 from otseg.predict.segmenter import Segmenter
 from otseg.data.toy import toy_scene
+from otseg.train.areas import learn_areas
+from otseg.train.recipes import get_recipe
 
 CLASSES = ['sky', 'wood', 'donut', 'bee']
 
@@ -36,6 +40,40 @@ def test_oblong_pictures_and_options(segmenter, tmp_path):
     facts = read_json(tmp_path/'a.json')
     assert facts['classes'] == CLASSES and facts['size'] == [64, 80] and facts['blend'] == 1.
     assert [*facts['unseen']] == ['donut', 'bee']
+
+
+@pytest.fixture(scope='module')
+def aware(segmenter):
+    "The same model with predicted areas"
+    data = load_dataset('toy', split='train', n=60, transform=get_recipe('toy').eval_transform())
+    head = learn_areas(segmenter.model, data, segmenter.text(segmenter.vocab), segmenter.vocab, steps=150)
+    return Segmenter(with_areas(segmenter.model, head), vocab=segmenter.vocab, preprocess=segmenter.preprocess, seen_penalty=0.,
+                     device='cpu')
+
+
+@pytest.mark.parametrize('size', [(96, 96), (100, 150)])
+def test_predicted_areas_too(aware, tmp_path, size):
+    "In one window, and in two that have areas of their own"
+    path, x = export_model(aware, tmp_path/'a.pt2', CLASSES, size), picture(size)
+    scores, labels = torch.export.load(path).module()(x)
+    without = Segmenter(with_areas(aware.model, None), vocab=aware.vocab, preprocess=aware.preprocess, device='cpu')
+    plain, wanted = (s.predict(x[0].permute(1, 2, 0).numpy(), CLASSES, seen_penalty=0.) for s in (without, aware))
+    off = (scores[0] - wanted.probs).abs().max()
+    print(f'apart by {off:.1e}')
+    assert off < 1e-3 and (labels[0].numpy() == wanted.labels).mean() > .998
+    assert (plain.probs - wanted.probs).abs().max() > .02  # they do something
+    if size == (96, 96):
+        few = dict(iterations=2)
+        with pytest.raises(InputError, match='Pass more `iterations`'): export_model(aware, tmp_path/'b.pt2', CLASSES, **few)
+
+
+@pytest.mark.slow
+def test_onnx_of_predicted_areas(aware, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    session, x = onnxruntime.InferenceSession(export_model(aware, tmp_path/'a.onnx', CLASSES)), picture((96, 96))
+    scores = session.run(['scores'], {'image': x.numpy()})[0]
+    assert np.abs(scores[0] - aware.predict(x[0].permute(1, 2, 0).numpy(), CLASSES).probs.numpy()).max() < 1e-3
 
 
 @pytest.mark.slow

@@ -300,6 +300,12 @@ def test_pairs():
     assert int(train[0]['labels'].max()) < 17 and not torch.equal(train[0]['labels'], raw)
 
 
+def test_the_command_tells_a_study_of_prompts_on_a_frozen_clip(folder):
+    code, out, err = shell(*'otseg-study templates --output new --scenes 8 --seeds 2 --jobs 1'.split())
+    assert code == 0, err
+    assert '| toy | mean of 3 experts | 2 |' in out and 'frozen CLIP' in out and 'blend' not in out
+
+
 @pytest.mark.parametrize('kind', ['templates', 'contexts'])
 def test_prompts_on_a_frozen_clip(kind):
     s = replace(next(s for s in STUDIES.values() if s.kind == kind), seeds=1, steps=3, scenes=8)

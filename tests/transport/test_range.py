@@ -43,6 +43,39 @@ def test_what_did_not_converge_says_so(method):
     assert done.converged.all() and (done.err <= tol).all() and (done.n_iter[-1] > 2)
 
 
+@pytest.mark.parametrize('method', ['auto', 'newton', 'scaling', 'log'])
+@pytest.mark.parametrize('n', [1, 2, 3, 60])
+def test_a_number_of_iterations_says_how_far_it_came(method, n):
+    "`converged` is what the row sums say; the implicit gradient is that of a plan whose sums are held where they are"
+    cost, weight = (1 - spread_scores(3, 40, 5, .1)).double(), spread_scores(3, 40, 5, seed=1).double()
+    def gradient(*masses, **options):
+        c = cost.clone().requires_grad_()
+        out = sinkhorn(c, .1, *masses, method=method, grad='implicit', **options)
+        (out.plan * weight).sum().backward()
+        return c.grad, out
+    grad, out = gradient(tol=None, max_iter=n)
+    error = (out.plan.sum(2) - 1 / 40).abs().sum(1)
+    assert torch.allclose(out.err, error, atol=1e-12) and torch.equal(out.converged, error <= 1e-9) and (out.n_iter == n).all()
+    assert bool(out.converged.all()) == (n == 60)
+    held, like = gradient(out.plan.detach().sum(2), out.plan.detach().sum(1), tol=1e-12, max_iter=2000)
+    torch.testing.assert_close(like.plan, out.plan, rtol=0, atol=1e-9)
+    torch.testing.assert_close(grad, held, rtol=0, atol=1e-7 * float(held.abs().max()))
+
+
+@pytest.mark.parametrize('options', [dict(tau_b=.1), dict(tau_a=.3, tau_b=1.), dict(at_most='a', b=[.1] * 5)], ids=str)
+def test_soft_plans_stopped_early_say_so(options):
+    "By the tolerance that auto means, whether the number of iterations is fixed or runs out"
+    cost = (1 - spread_scores(3, 40, 5, .5)).double()
+    for n in (1, 2):
+        out = sinkhorn(cost, .05, tol=None, max_iter=n, **options)
+        assert not out.converged.any() and (out.err > 1e-9).all() and (out.n_iter == n).all()
+    with pytest.warns(UserWarning, match='stopped after 2 iterations'): out = sinkhorn(cost, .05, max_iter=2, **options)
+    assert not out.converged.any()
+    done, long = (sinkhorn(cost, .05, max_iter=60, tol=tol, **options) for tol in (1e-12, None))
+    assert long.converged.all()
+    torch.testing.assert_close(long.plan, done.plan, rtol=0, atol=1e-10)
+
+
 SPOILT = {'NaN': torch.nan, '-inf': -torch.inf}
 
 
