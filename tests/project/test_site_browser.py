@@ -137,6 +137,7 @@ def test_equations_are_typeset(visit, scheme):
     display.first.scroll_into_view_if_needed()
     shot(page, f'equations-{scheme}')
     assert display.first.bounding_box()['height'] > 20
+    assert page.locator('math', has_text='ℳ').count() and not page.locator('[mathvariant]:not([mathvariant="normal"])').count()
     assert '\\' not in ''.join(page.locator('math').all_text_contents()) and '$$' not in page.locator('article').inner_text()
 
 
