@@ -182,14 +182,22 @@ def fence(body, language=''):
     return f'{ticks}{language}\n{body}\n{ticks}'
 
 
+def brief(default):
+    "A default as it stands in a table: a long one is looked up in the source"
+    made = re.fullmatch(r'field\(default_factory=(\w+)\)', default)
+    return f'{made[1]}()' if made else default if len(default) <= SHOWN // 2 else '...'
+
+
 def table(rows, back):
-    "Docments as a table; none where there is nothing to say"
+    "Docments as a table, without the column of defaults where there are none; nothing where there is nothing to say"
+    kind, said = back
+    if not rows: return f'Returns {code(kind) if kind else ""} {escaped(said)}'.strip() if any(back) else ''
     if not (any(t or m for _, t, _, m in rows) or any(back)): return ''
-    lines = ['| parameter | type | default | meaning |', '| --- | --- | --- | --- |']
-    rows = [(code(n), *r) for n, *r in rows] + ([('**returns**', back[0], None, back[1])] if any(back) else [])
-    lines += [f'| {n} | {t and code(cell_text(t)) or ""} | {d and code(cell_text(d)) or ""} | {cell_text(escaped(m))} |'
-              for n, t, d, m in rows]
-    return '\n'.join(lines)
+    optional = any(d for _, _, d, _ in rows)
+    lines = [('parameter', 'type', 'default', 'meaning'), ('---',) * 4]
+    lines += [(code(n), t and code(cell_text(t)), d and code(cell_text(brief(d))), cell_text(escaped(m))) for n, t, d, m in rows]
+    if any(back): lines.append(('**returns**', kind and code(cell_text(kind)), None, cell_text(escaped(said))))
+    return '\n'.join('| ' + ' | '.join(c or '' for i, c in enumerate(line) if optional or i != 2) + ' |' for line in lines)
 
 
 def directive(entry, depth=0):

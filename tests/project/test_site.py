@@ -211,6 +211,10 @@ def _hidden(): pass
     assert first['rows'] == [('x', "Float[Tensor, 'b n']", 'None', 'Scores, 0 to 1'), ('y', None, None, ''),
                              ('z', None, '(1, 2)', 'Of z alone'), ('**kwargs', None, None, '')]
     assert first['back'] == ('int', 'Its place') and limit['flags'] == ['value: 5']
+    assert pages.table(kept['methods'][0]['rows'], ('str', 'One | two')).split('\n')[::2] == [
+        '| parameter | type | meaning |', '| `i` | `int` |  |']
+    assert pages.table([], ('str', 'Its *name*')) == 'Returns `str` Its \\*name\\*' and pages.table([], (None, '')) == ''
+    assert '| `x` | `list` | `list()` |' in pages.table([('x', 'list', 'field(default_factory=list)', 'y')], (None, ''))
     shown = pages.directive(kept)
     assert shown.startswith(':::::{py:class} Kept(names, n=3)\n\nA record | of \\*things\\*\n')
     assert '| `names` | `list[str]` |  | What they are called; `a\\|b` |' in shown and '::::{py:method} of(i)' in shown
