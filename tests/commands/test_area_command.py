@@ -96,7 +96,9 @@ def test_refused(world):
     refused('otseg-areas', 'run', *out, says=['the folder of folder should be given', 'Add --data'])
     refused('otseg-areas', 'run', *out, '--data', 'other', says='should be trained on the classes of other')
     refused(*AREAS, '--output', 'run', says='run should be empty or absent')
-    refused('otseg-areas', 'toy', *out, '--data', 'data', '--dataset', 'folder', says='should be trained on the classes of')
+    toy = 'otseg-areas', 'toy', *out, '--data', 'data', '--dataset', 'folder'
+    refused(*toy, says='toy should be without areas')
+    refused(*toy, '--again', says='should be trained on the classes of')
     split = Path('data/dataset.json')
     stored = json.loads(split.read_text(encoding='utf-8'))
     split.write_text(json.dumps(stored | dict(unseen=['cat'])), encoding='utf-8')

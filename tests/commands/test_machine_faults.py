@@ -121,7 +121,7 @@ def test_every_command_has_the_same_way_out():
     parser = configparser.ConfigParser(delimiters=['='])
     parser.read(ROOT/'settings.ini', encoding='utf-8')
     scripts = dict(line.split(' = ') for line in parser['DEFAULT']['console_scripts'].strip().splitlines())
-    assert len(scripts) == 10
+    assert len(scripts) == 11
     decorated = command(print).__code__
     for name, place in scripts.items():
         module, _, function = place.partition(':')

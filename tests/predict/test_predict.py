@@ -426,9 +426,10 @@ def test_every_kind_of_picture_is_the_same_picture(segmenter, folder):
              saved(folder, 'c.webp', image, lossless=True), saved(folder, 'd.gif', image.convert('L'), **frames),
              saved(folder, 'e.png', image.transpose(Image.Transpose.ROTATE_270), exif=turned),
              saved(folder, 'f.tif', Image.merge('CMYK', [none, none, none, Image.fromarray(255 - grey[..., 0])]))]
-    want = segmenter.predict(grey, 'boat,star,sky').labels
+    names = 'house,tree,sky,sand'
+    want = segmenter.predict(grey, names).labels
     assert len(np.unique(want)) > 1
-    for i, s in enumerate(segmenter.predict(kinds, 'boat,star,sky')): assert np.array_equal(s.labels, want), i
+    for i, s in enumerate(segmenter.predict(kinds, names)): assert np.array_equal(s.labels, want), i
 
 
 def test_run_lengths_are_those_of_coco(segmenter):

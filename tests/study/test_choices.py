@@ -33,6 +33,7 @@ def record(monkeypatch):
         return real(counts, seen, unseen, **more)
 
     for name, stub in dict(sweep=sweep, score_rows=score_rows, step_cost=lambda *a, **k: {}, map_diversity=lambda *a, **k: {},
+                           measure_ceiling=lambda *a, **k: {},
                            initial_weights=lambda *a: {}, toy_scenes=lambda split, transform, vocab, n=2: ToyDataset(
                                split, n, vocab, transform),
                            train_variant=lambda *a: SimpleNamespace(model=None, losses=[2., 1.])).items():
