@@ -184,20 +184,19 @@ def context_score(
     return told.prompt_maps.sum(-1)
 
 def learn_contexts(
-    config: OTSegConfig,     # As in `context_score`; its CLIP
+    contexts: Contexts,      # Of the classes of `vocab`; changed in place
+    config: OTSegConfig,     # As in `context_score`
     tokens: Tokens,          # Training pictures
     vocab: Vocab,            # Whose seen classes the contexts learn from
     *,
-    n: int=6,                # Prompts
     steps: int=300,
     batch_size: int=8,
     lr: float=2e-2,
-    apart: float=.05,        # As in `Contexts`
-    seed: int=0,
+    seed: int=0,             # Of the batches
     losses: dict=None,       # As in `otseg_loss`; None = as published
-) -> tuple[Contexts, list[float], list[float]]:
-    "Contexts, loss of every step, and `prompt_cosine` of the seen classes at 21 times from start to end"
-    contexts, seen = Contexts(config, vocab.names, n, apart=apart, seed=seed), list(vocab.seen)
+) -> tuple[list[float], list[float]]:
+    "Loss of every step, and `prompt_cosine` of the seen classes at 21 times from start to end"
+    seen = list(vocab.seen)
     optimizer = torch.optim.AdamW([contexts.words], lr, weight_decay=0.)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     g, told, alike = torch.Generator().manual_seed(seed), [], []
@@ -213,7 +212,7 @@ def learn_contexts(
         loss = otseg_loss(out, labels[some], **(losses or {}))['loss'] / 2  # both paths are the score map
         optimizer.zero_grad(); loss.backward(); optimizer.step(); schedule.step()
         told.append(float(loss.detach()))
-    return contexts, told, alike
+    return told, alike
 
 @torch.no_grad()
 def context_record(
@@ -222,15 +221,18 @@ def context_record(
     data: dict[str, Dataset],  # Pictures of train, val and test, as for the evaluation
     vocab: Vocab,
     *,
+    n: int=6,                  # Prompts
+    apart: float=.05,          # As in `Contexts`
+    seed: int=0,
     penalties: tuple=(0., .05, .1, .2),  # Seen penalties in probability; the best on val is taken
     **learning,                # As in `learn_contexts`
 ) -> dict:
     "Scores before and after, losses, and how alike the prompts of a class become; for JSON"
     tokens = {split: see_tokens(model, d) for split, d in data.items()}
-    with torch.enable_grad(): contexts, losses, alike = learn_contexts(config, tokens['train'], vocab, **learning)
-    same = {k: learning[k] for k in ('seed', 'apart') if k in learning}
-    begun = Contexts(config, vocab.names, len(contexts.words), **same)
-    first, text = begun(), contexts()
+    contexts = Contexts(config, vocab.names, n, apart=apart, seed=seed)
+    first = contexts()
+    with torch.enable_grad(): losses, alike = learn_contexts(contexts, config, tokens['train'], vocab, seed=seed, **learning)
+    text = contexts()
     def of(t): return lambda memory: context_score(config, memory, t).sigmoid()
     ways = dict(start=of(first), learned=of(text))
     def rows(split):

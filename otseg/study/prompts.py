@@ -10,7 +10,7 @@ __all__ = ['OR', 'NAMELESS', 'PROMPTS', 'pair_vocab', 'word_table', 'WordScenes'
 
 # %% ../../nbs/08_study/03_prompts.ipynb #c88cfc73
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 
 from ..core import check, unknown_name
 from ..data.reading import ToyDataset
-from ..data.toy import TOY_NAMES
+from ..data.toy import N_THINGS, TOY_NAMES
 from ..model.otseg import OTSeg
 from ..model.vocab import Vocab, fill_templates
 from .parts import part_vocab
@@ -35,11 +35,11 @@ def pair_vocab(
     "Pairs of seen things, and of unseen things, as one class each; its prompts say both words"
     check(words in (1, 2), '`words` should be 1 or 2', words)
     check(len(vocab.templates) % 2 == 0, 'templates should come in two halves', len(vocab.templates))
-    things, names = [], []
+    things = []
     for group in (vocab.seen, vocab.unseen):
-        of_group = [vocab.names[i] for i in group if i < TOY_NAMES.index('sky')]
+        of_group = [vocab.names[i] for i in group if i < N_THINGS]
         things.append([of_group[i:i + 2] for i in range(0, len(of_group), 2)])
-    grounds = [[n] for n in TOY_NAMES[TOY_NAMES.index('sky'):]]
+    grounds = [[n] for n in TOY_NAMES[N_THINGS:]]
     names, half = [*things[0], *things[1], *grounds], len(vocab.templates) // 2
     def prompts(pair):
         if len(pair) == 1 or words == 1: return fill_templates(pair[:1], vocab.templates)[0]
@@ -59,9 +59,12 @@ def word_table(
 
 class WordScenes(ToyDataset):
     "Scenes of the toy world, labelled by a vocabulary whose class names are joined by `OR`"
+    @cached_property
+    def table(self): return torch.tensor(word_table(self.vocab), dtype=torch.uint8)
+
     def read(self, i):
         image, labels = super().read(i)
-        return image, tv_tensors.Mask(torch.tensor(word_table(self.vocab), dtype=torch.uint8)[labels.long()])
+        return image, tv_tensors.Mask(self.table[labels.long()])
 
 # %% ../../nbs/08_study/03_prompts.ipynb #35aadbe2
 @torch.no_grad()
@@ -87,10 +90,9 @@ def look_record(
         weights = _weights(model, image, text.to(device)).cpu()
         for c, looks in here.items():
             for j, look in enumerate(looks):
-                own = _own_share(weights[c], raw == look, j, patch)
-                if not (raw == look).any(): continue
+                if not (mask := raw == look).any(): continue
                 row = found.setdefault(('both' if {*looks} <= there else 'one', 'seen' if c in vocab.seen else 'unseen'), [])
-                row.append(((labels[raw == look] == c).float().mean(), *own))
+                row.append(((labels[mask] == c).float().mean(), *_own_share(weights[c], mask, j, patch)))
     def told(rows):
         recall, share, tokens = map(torch.tensor, zip(*rows))
         weighed = float((share * tokens).sum() / tokens.sum()) if tokens.sum() else None
@@ -105,14 +107,15 @@ def both_looks(
     vocab: Vocab,  # As in `look_record`
 ) -> list[int]:
     "Scenes in which both looks of a class are in view"
-    def both(scene): return len({word_table(vocab)[t] for t in scene.classes}) < len(scene.classes)
+    table = word_table(vocab)
+    def both(scene): return len({table[t] for t in scene.classes}) < len(scene.classes)
     return [i for i in range(len(data)) if both(data.scenes[i])]
 
 def _weights(model, image, text):
     "Share (k, m, n) of each prompt in the weights of the score map at each token"
     visual, cls = model.encode_image(image)
     memory = rearrange(visual, 'b d h w -> b (h w) d')
-    told = model.head.score_path(model.head.descriptor(cls, text), memory)
+    told = model.head.score_path(model.head.descriptor(cls, text), memory, *model.head.prompt_masses(text, cls, memory))
     if told.weights is None: return torch.full_like(told.scores, 1 / told.scores.shape[-1])[0]
     return (told.weights / told.weights.sum(-1, keepdim=True).clamp_min(1e-12))[0]
 

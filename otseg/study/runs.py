@@ -224,12 +224,12 @@ def asked_scores(
     groups: tuple,           # Classes of mIoU(S) and of mIoU(U)
 ) -> list[dict]:
     "Scores of OTSeg+ with other prompts and options than it was trained with; without those that its attention does not have"
-    rows, plans = [], get_attention(model.config.attention).transports
+    rows, plans, other = [], get_attention(model.config.attention).transports, copy.deepcopy(model)
     for name, options in asked.items():
         head = {k: v for k, v in options.items() if k != 'prompts'}
         if not plans and head.keys() & {*BENT}: continue
-        other, words = copy.deepcopy(model), prompted(vocab, options['prompts']) if 'prompts' in options else vocab
-        other.head = head_with(other, **head)
+        words = prompted(vocab, options['prompts']) if 'prompts' in options else vocab
+        other.head = head_with(model, **head)
         row, = score_rows(sweep(other, data, encode_vocab(model.config, words), vocab, [(.5, penalty)]), *groups)
         rows.append(dict(asked=name) | row)
     return rows
