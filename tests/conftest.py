@@ -1,6 +1,7 @@
 """What every test can rely on: no network, no GPU unless it is asked for, and the shared data folder where there is one."""
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def base(tmp_path_factory):
     "A folder with a data set, another of other classes, photographs, a tiny CLIP and a run of two steps; copied, not changed"
     from given.shell import small_world
     return small_world(tmp_path_factory.mktemp('world'))
+
+
+@pytest.fixture
+def world(base, tmp_path, monkeypatch):
+    "A copy of `base` to damage; the working directory"
+    folder = tmp_path/'world'
+    shutil.copytree(base, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('OTSEG_CACHE', str(folder/'cache'))  # so that a cached file would be noticed as well
+    return folder
 
 
 @pytest.fixture(scope='module')

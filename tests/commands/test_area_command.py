@@ -16,15 +16,6 @@ pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*')]
 AREAS = ['otseg-areas', 'run', '--data', 'data', '--steps', 30]
 
 
-@pytest.fixture
-def world(base, tmp_path, monkeypatch):
-    "A copy of `base` to damage; the working directory"
-    folder = tmp_path/'world'
-    shutil.copytree(base, folder)
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def learned(folder): return {k: v for k, v in load_file(f'{folder}/model.safetensors').items() if k.startswith('areas.')}
 
 

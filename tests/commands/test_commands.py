@@ -20,22 +20,6 @@ pytestmark = [pytest.mark.filterwarnings('ignore:.*meaningless.*'),
               pytest.mark.filterwarnings('ignore:.*torch.jit.*')]
 
 
-# running
-
-
-# a small world
-
-
-@pytest.fixture
-def world(base, tmp_path, monkeypatch):
-    "A copy of `base` to damage; the working directory"
-    folder = tmp_path/'world'
-    shutil.copytree(base, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv('OTSEG_CACHE', str(folder/'cache'))  # so that a cached file would be noticed as well
-    return folder
-
-
 # the way through
 
 def test_train_leaves_a_whole_run(world):
