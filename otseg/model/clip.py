@@ -6,10 +6,10 @@ Docs: https://otseg.github.io/otseg/02_model/clip.html.md"""
 
 # %% auto #0
 __all__ = ['TOWER', 'build_visual', 'weights_kind', 'is_random', 'read_pickled', 'weights_file', 'file_sha256', 'weights_id',
-           'hub_reachable', 'weights_bytes', 'with_statistics', 'load_clip', 'resize_positions', 'BlockParts',
-           'PlainViT', 'SigLIPViT', 'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer', 'cut_texts',
-           'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings', 'mean_words',
-           'spread_prompts', 'encode_words', 'encode_vocab']
+           'hub_reachable', 'weights_bytes', 'WeightsNotFound', 'with_statistics', 'load_clip', 'resize_positions',
+           'BlockParts', 'PlainViT', 'SigLIPViT', 'tower_of', 'ImageEncoder', 'WordTokenizer', 'get_tokenizer',
+           'cut_texts', 'check_distinct', 'warn_cut', 'encode_text', 'Sentence', 'TextEncoder', 'text_embeddings',
+           'mean_words', 'spread_prompts', 'encode_words', 'encode_vocab']
 
 # %% ../../nbs/02_model/02_clip.ipynb #63db5a1e
 import hashlib, json, math, os, pickle, re, socket, time, unicodedata, warnings, zipfile, zlib
@@ -295,6 +295,9 @@ def weights_bytes(
 
 def _about(size: int | None) -> str: return f' (about {size / 1e6:,.0f} MB)' if size else ''
 
+class WeightsNotFound(InputError):
+    "CLIP's weights are neither in the cache nor on the network"
+
 _HINT = 'On a machine with network, fetch {}, put it into any folder and name it: --weights FILE, in Python weights="FILE".'
 
 def _fetch_hint(clip, tag) -> str:
@@ -317,18 +320,16 @@ def _hub_file(repo: str) -> Path:
     expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
     hint = _HINT.format(f'{CLIP_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
-        cached = _cached_file(dict(hf_hub=f'{repo}/'))
-        check(cached, expected, 'neither', hint)
-        return Path(cached)
+        if cached := _cached_file(dict(hf_hub=f'{repo}/')): return Path(cached)
+        raise WeightsNotFound(f'{expected}, got neither. {hint}')
     try:
         _fetched(repo, CLIP_FACTS)  # tells activation and statistics
         found = next(filter(None, (_fetched(repo, name) for name in CLIP_FILES)), None)
     except Exception as e:
         if machine_fault(e): raise
-        raise InputError(f'{expected}, got {" ".join(f"{type(e).__name__} ({e})".split())}. {hint}') from e
+        raise WeightsNotFound(f'{expected}, got {" ".join(f"{type(e).__name__} ({e})".split())}. {hint}') from e
     check(found, f'the repository hf-hub:{repo} should hold {" or ".join(CLIP_FILES)}', 'neither', 'Choose one of open_clip.')
     return found
-
 
 # %% ../../nbs/02_model/02_clip.ipynb #f0adf740
 def _check_tag(clip, tag, cfg):
@@ -350,13 +351,13 @@ def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)
     _check_tag(clip, tag, cfg)
-    check(source, f'the weights {tag!r} of {clip} should be in the cache or on the network', 'neither', _fetch_hint(clip, tag))
+    expected = f'the weights {tag!r} of {clip} should be in the cache or on the network'
+    if not source: raise WeightsNotFound(f'{expected}, got neither. {_fetch_hint(clip, tag)}')
     try: return open_clip.create_model(clip, pretrained=source)
     except Exception as e:
         if machine_fault(e): raise
         told = ' '.join(f'{type(e).__name__} ({e})'.split())
-        raise InputError(f'the weights {tag!r} of {clip} should be in the cache or on the network, '
-                         f'got {told}. {_fetch_hint(clip, tag)}') from e
+        raise WeightsNotFound(f'{expected}, got {told}. {_fetch_hint(clip, tag)}') from e
 
 def _check_quickgelu(model, clip):
     "OpenAI's weights were trained with QuickGELU; with another activation they give plausible, worse features"

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ..core import InputError, best_device, check, naming, unknown_name
+from ..core import best_device, check, naming, unknown_name
 from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
 from ..model.otseg import OTSeg
 from ..model.dense import TrainingFree
@@ -31,7 +31,7 @@ from ..evaluate.labels import LabelRules, class_labels
 from ..evaluate.windows import SlidingOutput, predict_windows
 from .words import check_after, split_background, split_words
 from .segmentation import FEW, Scoring, Segmentation, WholePicture, load_photograph
-from ..model.clip import encode_vocab, encode_words, is_random, mean_words, weights_id
+from ..model.clip import WeightsNotFound, encode_vocab, encode_words, is_random, mean_words, weights_id
 from ..model.world import world_of
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #a6d58590
@@ -209,9 +209,9 @@ class Segmenter(HubModel):
         "CLIP as it was trained, for any photograph and any classes; sizes as published for training-free CLIPs"
         described = clip_config(clip)
         try: model = TrainingFree(clip, weights, dense=dense, text_prompts=text_prompts)
-        except InputError as e:
-            if weights != 'openai' or 'in the cache or on the network' not in str(e): raise
-            raise InputError(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
+        except WeightsNotFound as e:
+            if weights != 'openai': raise
+            raise WeightsNotFound(f'{e} The checkpoint "toy" needs no weights, but knows a drawn world alone.') from e
         p = Preprocess((4 * side, side), side, model.config.image_mean, model.config.image_std, window, window // 2)
         seg = cls(model, preprocess=p, blend=0., seen_penalty=0., device=device, precision=precision)
         seg.templates = templates or ('6' if described['words'] else '80')
