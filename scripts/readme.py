@@ -18,6 +18,12 @@ from posixpath import normpath
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLD = 'experiments/answers.ipynb', 'index.ipynb'  # notebooks with cells of records; the last one is the README
+RUNS = 'https://github.com/otseg/otseg/actions/workflows'
+# What a visitor of the repository sees under the title: how the last runs of the workflows ended, and two facts of pyproject.toml
+BADGES = ' '.join((
+    *(f'[![{name}]({RUNS}/{name}.yaml/badge.svg)]({RUNS}/{name}.yaml)' for name in ('test', 'docs')),
+    '[![Python 3.10 to 3.13](https://img.shields.io/badge/Python-3.10_to_3.13-blue)](pyproject.toml)',
+    '[![licence Apache-2.0](https://img.shields.io/badge/licence-Apache--2.0-blue)](LICENSE)'))
 NOTE = '<!-- Made from nbs/index.ipynb by `make readme`; edit the notebook, not this file. -->'
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*(\S.*)$')
 # The target of ](..), src=".." or href=".." where it is a path relative to the notebook's folder
@@ -117,7 +123,7 @@ def render(notebook):
         else:
             parts.append(p)
     # The site sets `> subtitle` under the title as a lead; on a plain page it is the first paragraph.
-    parts[:1] = [re.sub(r'\A(# .*\n+)> ?(.*)', r'\1\2', parts[0])] if parts else []
+    parts[:1] = [re.sub(r'\A(# .*\n+)> ?(.*)', rf'\1{BADGES}\n\n\2', parts[0])] if parts else []
     return '\n\n'.join([NOTE] + parts) + '\n'
 
 

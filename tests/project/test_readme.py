@@ -183,3 +183,17 @@ def test_what_pip_is_told_can_be_installed(root):
     assert len(asked) > 1 and {url for _, url in asked} == {address}
     assert {e for some, _ in asked for e in some.split(',') if e} <= extras
     assert extras <= {*re.findall(r'`(\w+)` \(', text)}
+
+
+def test_badges(root):
+    "They stand under the title, and what they say is so"
+    tomllib = pytest.importorskip('tomllib', reason='Python 3.11 reads pyproject.toml')
+    facts = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))
+    line = (root/'README.md').read_text(encoding='utf-8').split('\n\n')[2]
+    assert line.count('[![') == 4
+    workflows = re.findall(r'actions/workflows/([\w.]+)/badge', line)
+    assert workflows == ['test.yaml', 'docs.yaml'] and all((root/'.github/workflows'/w).exists() for w in workflows)
+    assert all(u.startswith(facts['project']['urls']['Repository']) for u in re.findall(r'https://github[^)]+', line))
+    versions = [c.rpartition(' ')[2] for c in facts['project']['classifiers'] if re.search(r':: 3[.]', c)]
+    assert f'[Python {versions[0]} to {versions[-1]}]' in line and f'Python-{versions[0]}_to_{versions[-1]}-' in line
+    assert f'[licence {facts["project"]["license"]}]' in line
