@@ -16,7 +16,7 @@ RUN      := HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_tests.py --workers $(WORK
 
 .DEFAULT_GOAL := help
 .PHONY: help check-python setup demo test test-slow test-data test-gpu test-timing test-plain test-untouched test-newest test-lowest \
-        test-browser test-docs mutants clean-room constraints lab export clean outputs prepare readme lint docs
+        test-browser test-bridges test-docs mutants clean-room constraints lab export clean outputs prepare readme lint docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ test-lowest:  ## every notebook and test with the lowest version of each direct 
 test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
 	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
 	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore/test_browser.py
+
+test-bridges: check-python  ## the tutorial on other tools, with the libraries of the extra `bridges`
+	@$(BIN)/python -c 'import av, pycocotools, rasterio, supervision' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[bridges]"
+	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -rs tests/predict/test_bridges.py
 
 # WORDS="transport BGR" runs those with one of the words in name, module or tests.
 mutants: check-python  ## faults made by hand in a copy of the package, each of which its tests have to see
