@@ -266,8 +266,8 @@ def labels(self: Probe,
 # %% ../../nbs/09_explore/01_probe.ipynb #baa6d03e
 def _whole(self, options) -> WholePicture:
     "The picture with the prompt maps of a head with these options"
-    whole = copy.copy(self.whole)
-    whole.text, whole.model = self.question.class_text, SimpleNamespace(head=self.head(**options), class_chunk=self.model.class_chunk)
+    whole, head = copy.copy(self.whole), self.head(**options)
+    whole.text, whole.model = self.question.class_text, SimpleNamespace(head=head, class_chunk=self.model.class_chunk)
     return whole
 
 @patch
