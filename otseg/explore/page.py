@@ -27,6 +27,7 @@ from .probe import Probe
 from ..predict.segmentation import load_photograph, write_results
 from ..predict.segmenter import Segmenter
 from ..predict.words import result_path
+from ..show.names import class_places, draw_names
 
 # %% ../../nbs/09_explore/03_page.ipynb #c3d00006
 EXAMPLES = 8  # pictures that the page offers
@@ -60,13 +61,13 @@ def as_handles(
 def with_frame(
     picture,     # (H, W, 3)
     grid, token, # As in `frame`
-):
+) -> Image.Image:
     "The picture with a token in a white frame on a dark one, seen on any ground"
     drawn, (h, w), (row, column) = Image.fromarray(picture), grid, token
     y, x = (round(t * s / g) for t, s, g in ((row, drawn.height, h), (column, drawn.width, w)))
     box = x, y, max(x + 6, round((column + 1) * drawn.width / w)), max(y + 6, round((row + 1) * drawn.height / h))
     for colour, wide in (((0, 0, 0), 6), ((255, 255, 255), 3)): ImageDraw.Draw(drawn).rectangle(box, outline=colour, width=wide)
-    return np.asarray(drawn)
+    return drawn
 
 def cells_html(
     cells: list,  # As for `Panels.show`
@@ -114,13 +115,15 @@ class Visit:
         p, h, name, s = self.probe, as_handles(said), said['name'], self.seen(said, self.large)
         i, token = p.names.index(name), (said['row'], said['column'])
         wins = s.labels == i
-        if said['show'] == SHOWS[0]: picture = np.asarray(s.overlay())
+        if said['show'] == SHOWS[0]: picture = np.asarray(s.overlay(names=False))
         elif said['show'] == SHOWS[1]: picture = self.large
         else: picture, = heat(grey(self.large), s.class_maps(name).probs[None], 0, 1, white=edge(wins))
+        picture = with_frame(picture, p.grid, token)
+        if said['show'] == SHOWS[0]: draw_names(picture, s.labels, s.classes, s.vocab.palette)
         small = np.asarray(Image.fromarray(wins).resize(self.panel.shape[1::-1], Image.NEAREST))
         white = edge(small) | frame(small.shape, p.grid, token)
         notes = [*s.warnings, *p.answer(**attention_options(h)).notes]
-        return dict(picture=dict(value=with_frame(picture, p.grid, token)), legend=dict(value=class_legend(s.labels, s.vocab)),
+        return dict(picture=dict(value=picture), legend=dict(value=class_legend(s.labels, s.vocab)),
                     here=dict(value=self.here(said)), maps=dict(value=cells_html(path_cells(p, h, grey(self.panel), white))),
                     message=dict(value=told(notes)))
 
@@ -129,28 +132,36 @@ class Visit:
     ) -> str:
         "HTML: the share of each text prompt of the chosen class in the transport row of the chosen token"
         maps = self.probe.paths(said['name'], **attention_options(as_handles(said)))[said['path']]
-        shares, mass = maps.row(said['row'], said['column'])
-        texts = self.probe.text_prompts(said['name'])
+        (shares, _), texts = maps.row(said['row'], said['column']), self.probe.text_prompts(said['name'])
         bars = ''.join(share_bar(share, f'{share:.0%} {text}') for share, text in zip(shares.tolist(), texts))
-        return (f'<p>Row {said["row"]}, column {said["column"]}, the framed place, and “{html.escape(said["name"])}”. Bars: '
-                f'share of each text prompt in what is moved there, {mass:.2f} of the even mass.</p>{bars}')
+        return (f'<p>At the framed place, row {said["row"]} and column {said["column"]}, the text prompts of '
+                f'“{html.escape(said["name"])}” share what is moved there:</p>{bars}')
 
 def told(
-    notes,            # Sentences
-    wrong: bool=False,
+    notes,             # Sentences, or errors
+    wrong: bool=False, # Nothing was done
 ) -> str:
     "HTML: what there is to say of the answer, or of what is wrong"
     kind = 'class="wrong" role="alert"' if wrong else 'class="doubt" role="status"'
-    return ''.join(f'<p {kind}>{html.escape(note)}</p>' for note in notes)
+    return ''.join(f'<p {kind}>{html.escape(str(note))}</p>' for note in notes)
 
 # %% ../../nbs/09_explore/03_page.ipynb #c3d00011
+@patch
+def _somewhere(self: Visit, said):
+    "A class to begin with, and a place inside: the second largest, for the largest is most often what lies behind"
+    labels = self.seen(said, self.panel).labels
+    places = [place for place in class_places(labels) if place.size > .02 * labels.size] or class_places(labels)
+    place = places[min(1, len(places) - 1)]
+    token = (at * grid // size for at, grid, size in zip(place.at, self.probe.grid, labels.shape))
+    return dict(zip(('row', 'column'), token)) | dict(name=self.probe.names[place.index])
+
 def _settle(self: Visit, said):
     "The handles as they fit picture and classes, then all that is shown"
     p, (h, w) = self.probe, self.probe.grid
     said = said | dict(row=min(said['row'], h - 1), column=min(said['column'], w - 1))
     if said['name'] not in p.names:
         if said['areas'] == AREAS['hand']: said |= dict(areas=as_learned(p))
-        said |= dict(name=next(iter(self.seen(said, self.panel).areas())))
+        said |= self._somewhere(said)
     choices = [(n + ' (unseen)' * (i in p.question.vocab.unseen), n) for i, n in enumerate(p.names)]
     moved = dict(name=dict(choices=choices, value=said['name']), row=dict(maximum=h - 1, value=said['row']),
                  column=dict(maximum=w - 1, value=said['column']), areas=dict(value=said['areas']))
@@ -172,7 +183,7 @@ def see(self: Visit,
     self.probe.see(picture)
     self.name = name
     self._sized()
-    return _settle(self, said)
+    return _settle(self, said | dict(name=''))
 
 @patch
 def ask(self: Visit,
@@ -222,11 +233,12 @@ CSS = '''
 #head h1 {margin: 0} #head p {margin: .2em 0 0}
 .cells {display: grid; gap: 10px 12px; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); align-items: end}
 .cells figure {margin: 0; min-width: 0} .cells img {width: 100%; height: auto; display: block} .cells img.scale {height: 16px}
-#here p {margin: 0 0 .5em} #here div {font-size: 13px !important} .wrong {color: var(--error-text-color, #b00020); font-weight: 600}
-.dark #legend span {color: var(--body-text-color) !important}
-.kept {position: absolute; left: -9999px}
+#here p {margin: 0 0 .5em} #here div {font-size: 13px !important}
+#legend span {display: inline-block} .dark #legend span {color: var(--body-text-color) !important}
+#message:not(:has(p)) {display: none} #message p {margin: 0 0 .3em} #message .wrong {color: #b00020; font-weight: 600}
+.dark #message .wrong {color: #ff9d9d} #picture img {max-height: 700px; object-fit: contain}
 '''
-DOWNLOADS = dict(mask='Mask, PNG', overlay='Overlay, PNG', prompts='Prompt maps, PNG', json='Numbers, JSON')
+DOWNLOADS = dict(mask='mask (PNG)', overlay='overlay (PNG)', prompts='prompt maps (PNG)', json='numbers (JSON)')
 
 def load_gradio():
     "Gradio, which is told to send nothing; or what is absent"
@@ -239,12 +251,13 @@ def load_gradio():
 
 def page_look() -> dict:
     "How the page looks, for `launch` of Gradio: with the fonts of the system, none from elsewhere"
-    theme = load_gradio().themes.Default(primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-    readable = dict(block_info_text_color='*neutral_600', block_label_text_color='*neutral_700', block_title_text_color='*neutral_800',
-                    input_placeholder_color='*neutral_500', button_primary_background_fill='*primary_600')
-    dark = {f'{name}_dark': '*neutral_200' for name in readable if 'text' in name} | dict(
-        input_placeholder_color_dark='*neutral_300', button_primary_background_fill_dark='*primary_700')
-    return dict(theme=theme.set(**readable, **dark), css=CSS, footer_links=[])
+    theme = load_gradio().themes.Default(primary_hue='blue', font=['system-ui', 'sans-serif'],
+                                         font_mono=['ui-monospace', 'monospace'])
+    light = dict(block_info_text_color='*neutral_600', block_label_text_color='*neutral_700', block_title_text_color='*neutral_800',
+                 body_text_color_subdued='*neutral_600', input_placeholder_color='*neutral_500',
+                 button_primary_background_fill='*primary_600')  # with the contrast that WCAG asks for
+    dark = {f'{name}_dark': '*neutral_300' for name in light} | dict(button_primary_background_fill_dark='*primary_700')
+    return dict(theme=theme.set(**light, **dark), css=CSS, footer_links=[])
 
 # %% ../../nbs/09_explore/03_page.ipynb #c3d00015
 def _controls(gr, w: SimpleNamespace) -> dict:
@@ -335,10 +348,9 @@ def make_page(
     with gr.Blocks(title='OTSeg', analytics_enabled=False, delete_cache=(3600, 86400)) as made:
         c['visit'] = gr.State()
         gr.HTML(_head(segmenter), elem_id='head')
-        c['message'] = gr.HTML(elem_id='message')
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                c['picture'] = gr.Image(interactive=False, show_label=False, format='jpeg', buttons=['fullscreen'], height=620,
+                c['picture'] = gr.Image(interactive=False, show_label=False, format='jpeg', buttons=['fullscreen'],
                                         elem_id='picture', alt_text='The picture; its classes and their shares stand below')
                 c['legend'] = gr.HTML(elem_id='legend')
                 c['show'].render()
@@ -346,19 +358,20 @@ def make_page(
                 c['classes'] = gr.Textbox(classes or '', label='Classes', info='separated by commas; words of one class by |',
                                           placeholder=w.classes.placeholder, lines=2, max_lines=6)
                 c['go'] = gr.Button('Segment', variant='primary')
+                c['message'] = gr.HTML(elem_id='message', container=True)
                 c['file'] = gr.File(label='Your picture: drop it here, or click', file_types=['image'], height=130)
-                small = [(shrink(load_photograph(x), 128), name) for name, x in pictures.items()]
-                if small: c['examples'] = gr.Gallery(small, columns=4, label='Or one of these', allow_preview=False, height='auto',
-                                                     object_fit='cover')
+                small = [shrink(load_photograph(x), 128) for x in pictures.values()]
+                if small: c['examples'] = gr.Gallery(small, columns=4, label='Or one of these', allow_preview=False, height=264,
+                                                     object_fit='cover', buttons=[])
                 c['here'] = gr.HTML(elem_id='here', padding=True, container=True, label='Which prompt looked here?',
                                     show_label=True)
         with gr.Accordion('Transport', open=False):
-            with gr.Row():
-                for name in ('attention', 'eps', 'blend', 'penalty', 'areas', 'share', 'row', 'column'): c[name].render()
+            for row in ('attention areas', 'eps blend penalty', 'share row column'):
+                with gr.Row(): [c[name].render() for name in row.split()]
         with gr.Row(): [c[name].render() for name in ('name', 'path', 'view')]
         c['maps'] = gr.HTML(elem_id='maps')
         with gr.Row():
             for kind, label in DOWNLOADS.items():
-                c[kind] = gr.Button(label, size='sm'), gr.DownloadButton(elem_id=f'kept-{kind}', elem_classes='kept')
+                c[kind] = gr.Button(f'Download {label}', size='sm'), gr.DownloadButton(elem_id=f'kept-{kind}', visible='hidden')
         _connect(gr, made, first, c)
     return made
