@@ -253,26 +253,26 @@ def page_look() -> dict:
     "How the page looks, for `launch` of Gradio: with the fonts of the system, none from elsewhere"
     theme = load_gradio().themes.Default(primary_hue='blue', font=['system-ui', 'sans-serif'],
                                          font_mono=['ui-monospace', 'monospace'])
-    light = dict(block_info_text_color='*neutral_600', block_label_text_color='*neutral_700', block_title_text_color='*neutral_800',
-                 body_text_color_subdued='*neutral_600', input_placeholder_color='*neutral_500',
-                 button_primary_background_fill='*primary_600')  # with the contrast that WCAG asks for
+    light = dict(block_info_text_color='*neutral_600', block_label_text_color='*neutral_700',
+                 block_title_text_color='*neutral_800', body_text_color_subdued='*neutral_600',
+                 input_placeholder_color='*neutral_500', button_primary_background_fill='*primary_600')  # contrast as WCAG asks
     dark = {f'{name}_dark': '*neutral_300' for name in light} | dict(button_primary_background_fill_dark='*primary_700')
     return dict(theme=theme.set(**light, **dark), css=CSS, footer_links=[])
 
 # %% ../../nbs/09_explore/03_page.ipynb #c3d00015
-def _controls(gr, w: SimpleNamespace) -> dict:
-    "The handles in plain words, not yet on the page; `w` as from `make_handles`"
+def _controls(gr, w: SimpleNamespace, shown: dict) -> dict:
+    "The handles in plain words, not yet on the page; `w` as from `make_handles`, `shown` what a visit has made of them"
     def slide(name, label, info, **limits):
         x = getattr(w, name)
-        limits = dict(minimum=x.min, maximum=x.max, step=x.step) | limits
-        return gr.Slider(**limits, value=x.value, label=label, info=info, interactive=not x.disabled, render=False)
+        settings = dict(minimum=x.min, maximum=x.max, step=x.step, value=x.value) | limits | shown.get(name, {})
+        return gr.Slider(**settings, label=label, info=info, interactive=not x.disabled, render=False)
     def choose(name, label, info, choices=None):
         x = getattr(w, name)
-        return gr.Dropdown([*(choices or x.options)], value=x.value, label=label, info=info, interactive=not x.disabled,
-                           render=False)
-    shown = gr.Radio([*SHOWS], value=SHOWS[0], label='Show', render=False)
+        settings = dict(choices=[*(choices or x.options)], value=x.value) | shown.get(name, {})
+        return gr.Dropdown(**settings, label=label, info=info, interactive=not x.disabled, render=False)
     return dict(
-        show=shown, name=choose('name', 'Class', 'whose text prompts are told apart; a click on the picture chooses it too'),
+        show=gr.Radio([*SHOWS], value=SHOWS[0], label='Show', render=False),
+        name=choose('name', 'Class', 'whose text prompts are told apart; a click on the picture chooses it too'),
         path=choose('path', 'Where', 'the model compares prompts and picture', w.path.options[:-1]),
         view=choose('view', 'What', 'the maps show', VIEWS.items()),
         attention=choose('attention', 'Text prompts are joined by', 'Sinkhorn transport, or what it is compared with'),
@@ -307,13 +307,10 @@ def _connect(gr, page, first: Visit, c: dict) -> None:
             return {c[name]: gr.update(**new) for name, new in changed.items()}
         return dict(fn=run, inputs=inputs, outputs=[c[n] for n in DRAWN], show_progress='full' if hint else 'minimal',
                     show_progress_on=c['picture'], trigger_mode='once' if hint else 'always_last', **how)
-    def start(data):
-        one = first.again()
-        return {visit: one} | {c[name]: gr.update(**new) for name, new in one.start(said(data)).items()}
     def example(v, s, e, data): return v.see([*v.pictures.values()][e.index], [*v.pictures][e.index], s)
     def place(v, s, e, data): return v.point(e.index[0] / v.large.shape[1], e.index[1] / v.large.shape[0], s)
     def by_hand(v, s, e, data): return dict(areas=dict(value=AREAS['hand'])) | v.draw(s | dict(areas=AREAS['hand']))
-    page.load(start, inputs, [visit, *(c[n] for n in DRAWN)], show_progress_on=c['picture'], **how)
+    page.load(first.again, None, visit, show_progress='hidden', **how)
     def words(v, s, e, data): return v.ask(data[c['classes']], s)
     def picture(v, s, e, data): return v.see(data[c['file']], Path(data[c['file']]).name, s)
     gr.on([c['go'].click, c['classes'].submit], **does(words, 'asking for these classes'))
@@ -322,7 +319,9 @@ def _connect(gr, page, first: Visit, c: dict) -> None:
     c['picture'].select(**does(place))
     c['name'].input(**does(lambda v, s, e, data: v.choose(s)))
     c['share'].input(**does(by_hand))
-    for name in (n for n in SAID if n not in ('name', 'share')): c[name].input(**does(lambda v, s, e, data: v.draw(s)))
+    def draw(v, s, e, data): return v.draw(s)
+    c['show'].change(**does(draw))  # which nobody but the visitor moves
+    for name in (n for n in SAID if n not in ('name', 'share', 'show')): c[name].input(**does(draw))
     def writes(kind):
         def write(data):
             try: return str(data[visit].save(Path(tempfile.mkdtemp(dir=folder.name)), kind, said(data))), gr.skip()
@@ -343,33 +342,35 @@ def make_page(
     if classes is None and segmenter.vocab is None: classes = 'person, sky, ground'
     grey_picture = np.full((224, 224, 3), 128, np.uint8)
     first = Visit(Probe(segmenter, next(iter(pictures.values()), grey_picture), classes), pictures)
-    c = _controls(gr, w := make_handles(first.probe, [*pictures], classes or ''))
-    first.start({k: SHOWS[0] if k == 'show' else getattr(w, k).value for k in c})  # there when somebody comes
+    w = make_handles(first.probe, [*pictures], classes or '')
+    shown = first.start({name: SHOWS[0] if name == 'show' else getattr(w, name).value for name in SAID})  # in the page itself
+    c = _controls(gr, w, shown)
+    def part(kind, name, **how): return kind(**shown.get(name, {}), elem_id=name, **how)
     with gr.Blocks(title='OTSeg', analytics_enabled=False, delete_cache=(3600, 86400)) as made:
         c['visit'] = gr.State()
         gr.HTML(_head(segmenter), elem_id='head')
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                c['picture'] = gr.Image(interactive=False, show_label=False, format='jpeg', buttons=['fullscreen'],
-                                        elem_id='picture', alt_text='The picture; its classes and their shares stand below')
-                c['legend'] = gr.HTML(elem_id='legend')
+                c['picture'] = part(gr.Image, 'picture', interactive=False, show_label=False, format='jpeg',
+                                    buttons=['fullscreen'], alt_text='The picture; its classes and their shares stand below')
+                c['legend'] = part(gr.HTML, 'legend')
                 c['show'].render()
             with gr.Column(scale=2, min_width=320):
                 c['classes'] = gr.Textbox(classes or '', label='Classes', info='separated by commas; words of one class by |',
                                           placeholder=w.classes.placeholder, lines=2, max_lines=6)
                 c['go'] = gr.Button('Segment', variant='primary')
-                c['message'] = gr.HTML(elem_id='message', container=True)
+                c['message'] = part(gr.HTML, 'message', container=True)
                 c['file'] = gr.File(label='Your picture: drop it here, or click', file_types=['image'], height=130)
                 small = [shrink(load_photograph(x), 128) for x in pictures.values()]
                 if small: c['examples'] = gr.Gallery(small, columns=4, label='Or one of these', allow_preview=False, height=264,
                                                      object_fit='cover', buttons=[])
-                c['here'] = gr.HTML(elem_id='here', padding=True, container=True, label='Which prompt looked here?',
-                                    show_label=True)
+                c['here'] = part(gr.HTML, 'here', padding=True, container=True, label='Which prompt looked here?',
+                                 show_label=True)
         with gr.Accordion('Transport', open=False):
             for row in ('attention areas', 'eps blend penalty', 'share row column'):
                 with gr.Row(): [c[name].render() for name in row.split()]
         with gr.Row(): [c[name].render() for name in ('name', 'path', 'view')]
-        c['maps'] = gr.HTML(elem_id='maps')
+        c['maps'] = part(gr.HTML, 'maps')
         with gr.Row():
             for kind, label in DOWNLOADS.items():
                 c[kind] = gr.Button(f'Download {label}', size='sm'), gr.DownloadButton(elem_id=f'kept-{kind}', visible='hidden')
