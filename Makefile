@@ -68,8 +68,8 @@ test-lowest:  ## every notebook and test with the lowest version of each direct 
 
 # The browser itself comes from the system: chromium on the PATH, or OTSEG_CHROMIUM. OTSEG_SHOTS keeps screenshots.
 test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
-	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
-	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore/test_browser.py
+	@$(BIN)/python -c 'import axe_playwright_python, gradio, ipyevents, playwright' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
+	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore
 
 # WORDS="transport BGR" runs those with one of the words in name, module or tests.
 mutants: check-python  ## faults made by hand in a copy of the package, each of which its tests have to see
