@@ -234,7 +234,7 @@ CSS = '''
 .cells {display: grid; gap: 10px 12px; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); align-items: end}
 .cells figure {margin: 0; min-width: 0} .cells img {width: 100%; height: auto; display: block} .cells img.scale {height: 16px}
 #here p {margin: 0 0 .5em} #here div {font-size: 13px !important}
-#legend span {display: inline-block} .dark #legend span {color: var(--body-text-color) !important}
+#legend span:has(span) {display: inline-block} .dark #legend span {color: var(--body-text-color) !important}
 #message:not(:has(p)) {display: none} #message p {margin: 0 0 .3em} #message .wrong {color: #b00020; font-weight: 600}
 .dark #message .wrong {color: #ff9d9d} #picture img {max-height: 700px; object-fit: contain}
 '''
