@@ -67,9 +67,9 @@ test-lowest:  ## every notebook and test with the lowest version of each direct 
 	@$(MAKE) test VENV=.venv-lowest
 
 # The browser itself comes from the system: chromium on the PATH, or OTSEG_CHROMIUM. OTSEG_SHOTS keeps screenshots.
-test-browser: check-python  ## the explorer in JupyterLab and as a page, in headless Chromium
-	@$(BIN)/python -c 'import ipyevents, playwright, voila' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
-	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore/test_browser.py
+test-browser: check-python  ## the explorer in JupyterLab, the page of otseg-app and the Space, in headless Chromium
+	@$(BIN)/python -c 'import axe_playwright_python, gradio, ipyevents, playwright' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
+	@$(HIDE_GPU) MPLBACKEND=Agg $(BIN)/python -m pytest -m browser -rs tests/explore
 
 test-bridges: check-python  ## the tutorial on other tools, with the libraries of the extra `bridges`
 	@$(BIN)/python -c 'import av, pycocotools, rasterio, supervision' || $(BIN)/python -m pip install -q -c constraints.txt -e ".[bridges]"

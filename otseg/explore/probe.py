@@ -12,6 +12,7 @@ import copy, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,9 @@ from ..model.areas import area_bias, enlarged
 from ..model.dense import TrainingFree
 from ..model.otseg import OTSegHead, OTSegOutput, head_with
 from ..transport.mpsa import MPSA, AttentionMaps
-from ..predict.segmentation import WholePicture, load_photograph
-from ..predict.segmenter import Preparation, Segmenter
+from ..evaluate.windows import SlidingOutput
+from ..predict.segmentation import Scoring, Segmentation, WholePicture, load_photograph
+from ..predict.segmenter import Preparation, Segmenter, fold_labels
 from ..model.vocab import fill_templates
 
 # %% ../../nbs/09_explore/01_probe.ipynb #d21d3900
@@ -86,10 +88,17 @@ class Probe:
         "Look at another picture"
         photo, preprocess = load_photograph(picture), self.segmenter.preprocess
         x = Preparation(preprocess)(photo)
-        whole = WholePicture(self.model, x[None], self.question.text, 2 * preprocess.window)
+        self.whole = WholePicture(self.model, x[None], self.question.text, 2 * preprocess.window)
         self.strange = self.segmenter.picture_doubts(x)
-        self.tokens, self.size = whole.tokens, tuple(whole.image.shape[-2:])
+        self.tokens, self.size = self.whole.tokens, tuple(self.whole.image.shape[-2:])
         self.picture, self.version = photo, self.version + 1
+
+    def again(self) -> 'Probe':
+        "The same picture and classes for somebody else to change; the model is shared, and what is known by now"
+        other = copy.copy(self)
+        other._last = _Last()
+        other._last.kept |= self._last.kept
+        return other
 
 # %% ../../nbs/09_explore/01_probe.ipynb #bc1f93d3
 @patch(as_prop=True)
@@ -253,6 +262,34 @@ def labels(self: Probe,
     "Class of each pixel"
     key = self.version, options, tuple(size), blend, seen_penalty, areas
     return self._last('labels', key, lambda: self.probs(size, blend, seen_penalty, areas, **options).argmax(0).numpy())
+
+# %% ../../nbs/09_explore/01_probe.ipynb #baa6d03e
+def _whole(self, options) -> WholePicture:
+    "The picture with the prompt maps of a head with these options"
+    whole, head = copy.copy(self.whole), self.head(**options)
+    whole.text, whole.model = self.question.class_text, SimpleNamespace(head=head, class_chunk=self.model.class_chunk)
+    return whole
+
+@patch
+@torch.no_grad()
+def segmentation(self: Probe,
+    picture=None,              # Upright, (H, W, 3), as large as is wanted; None = as it came
+    name: str='picture',       # Of its file
+    blend: float=.5,           # 1 decoder, 0 score map
+    seen_penalty: float=0.,    # Lowers seen classes
+    areas=None,                # As in `Probe.answer`
+    **options,                 # As in `head_with`
+) -> Segmentation:
+    "What is shown, as from `Segmenter.predict`"
+    picture, q = self.picture if picture is None else picture, self.question
+    scoring = Scoring(blend, q.seen, seen_penalty)
+    output = SlidingOutput([self.answer(areas, **options).output], [(0, 0, 0)], self.size)
+    def described():
+        told, by = self.segmenter.described(self.size, q, scoring), self.predicts if areas is None else areas
+        return told | dict(settings=told['settings'] | dict(window=None, stride=None, areas=by, **options))
+    labels = fold_labels(output, picture.shape[:2], q, scoring)
+    return Segmentation(picture, labels, q.vocab, output.to('cpu'), scoring, _whole(self, options), q.words, name=name,
+                        rules=q.rules, warnings=self.doubts, described=described)
 
 # %% ../../nbs/09_explore/01_probe.ipynb #beda9300
 def _free_maps(grid, model: TrainingFree, visual, text) -> PathMaps:

@@ -1,12 +1,9 @@
-"CLIP without training in the explorer and behind the page: its one path, its two ways to join text prompts"
-import json
-
+"CLIP without training in the explorer: its one path, its two ways to join text prompts"
 import numpy as np
 import pytest
 import torch
 
 from otseg.data.toy import ToyScenes
-from otseg.explore import app
 from otseg.explore.explorer import explore
 from otseg.predict.segmenter import Segmenter
 
@@ -49,11 +46,3 @@ def test_handles_change_what_is_shown(free):
     e.handles.eps.value, e.handles.iterations.value = .5, '3'
     assert np.abs(e.probe.probs((96, 96), **e.options).numpy() - before).max() > 1e-4
     assert 'MPS' in ' '.join(t.get_text() for t in e.figure().texts)
-
-
-def test_the_page_is_of_the_clip_that_was_asked_for(monkeypatch):
-    monkeypatch.setenv(app.ASKED, json.dumps(dict(checkpoint='clip', clip='toy', weights='packaged', classes=ASKED)))
-    page = app.page()
-    assert 'CLIP without training, toy' in page.about.value and page.probe.names == ['sky', 'grass', 'house']
-    monkeypatch.setenv(app.ASKED, json.dumps(dict(checkpoint='clip', clip='toy', weights='absent.pt')))
-    assert 'absent.pt' in app.page().value

@@ -23,9 +23,11 @@ HOME = {
     'scipy': {'data.masks', 'evaluate.gains', 'study.compare'},  # MATLAB files; statistics
     'filelock': {'core'},
     'matplotlib': {'show.charts', 'show.figures'},
-    'ipywidgets': {'explore.panels', 'explore.explorer', 'explore.app'},
+    'ipywidgets': {'explore.panels', 'explore.explorer'},
     'ipyevents': {'explore.panels'},  # the mouse over a picture; not required
-    'voila': {'explore.app'},  # not required
+    'gradio': {'explore.page'},  # not required, as the two that come with it
+    'fastapi': {'explore.app'},
+    'uvicorn': {'explore.app'},
     # processes that train one model; those of predict and evaluate only tell each other words, by torch.distributed
     'accelerate': {'train.processes', 'train.step', 'train.trainer'},
     'unittest': set(),  # what a library function stands in for, it sets and restores openly

@@ -1,25 +1,15 @@
 "The built documentation site in a real browser, with everything but the site itself out of reach. `make test-docs` runs it"
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from conftest import ROOT
+from given.browser import MARKS, browser, open_page, shot  # noqa: F401
 
-NAMED = os.environ.get('OTSEG_CHROMIUM')
-NAMES = [NAMED] if NAMED else ['chromium', 'chromium-browser', 'google-chrome']
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SITE = ROOT/'_docs'
-SHOTS = os.environ.get('OTSEG_SHOTS')  # folder for screenshots; None = none are kept
-pytestmark = [pytest.mark.browser]
-if not CHROMIUM and not NAMED:
-    pytestmark.append(pytest.mark.skip(f'no browser: none of {", ".join(NAMES)} is on the PATH; install one, or name it in '
-                                       'OTSEG_CHROMIUM'))
+pytestmark = MARKS
 FRONT, API, TUTORIAL, EQUATIONS = ('index.html', '01_transport/solvers.html', 'tutorials/transport_by_hand.html',
                                    '01_transport/mpsa.html')
 DESK, PHONE = (1360, 900), (390, 844)
@@ -40,48 +30,17 @@ def url():
     server.server_close()
 
 
-@pytest.fixture(scope='module')
-def browser():
-    if not CHROMIUM: pytest.exit(f'no browser: OTSEG_CHROMIUM names {NAMED}, which is no program', returncode=1)
-    sync = pytest.importorskip('playwright.sync_api', reason='no playwright: pip install "otseg[browser]"')
-    with sync.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser, url):
+def visit(browser, url):  # noqa: F811
     "A page of the site by its path; at the end nothing may have failed, and nothing been asked of any other host"
-    contexts, said = [], []
+    opened = []
 
     def visit(path, size=DESK, scheme='light'):
-        context = browser.new_context(viewport=dict(zip(('width', 'height'), size)), color_scheme=scheme)
-        contexts.append(context)
-        here = urlsplit(url).netloc
-
-        def ask(route):
-            if urlsplit(route.request.url).netloc in (here, ''): return route.continue_()
-            said.append(f'asked for {route.request.url}')
-            route.abort()
-        context.route('**/*', ask)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text} {m.location}'))
-        page.on('pageerror', lambda e: said.append(f'pageerror: {e}'))
-        page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-        page.goto(url + path, timeout=60_000)
-        return page
+        opened.append(open_page(browser, url + path, size, scheme))
+        return opened[-1][0]
     yield visit
-    for context in contexts: context.close()
-    assert not said
-
-
-def shot(page, name):
-    "Keep a screenshot, where they are asked for"
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=f'{SHOTS}/{name}.png')
+    for page, _ in opened: page.context.close()
+    assert not [line for _, said in opened for line in said]
 
 
 def background(page):
