@@ -1,4 +1,4 @@
-"Notebooks store what they show: which must hold a picture, which words; no picture is blank, nothing is an error or of older code"
+"Notebooks store what they show: who must hold a picture, who words; no picture is blank, nothing an error or of older code"
 import ast
 import base64
 import io
@@ -90,6 +90,7 @@ def picture(array):
 WHITE = np.full((40, 60, 3), 255)
 DRAWN = np.where(np.arange(60)[:, None] % 20 < 10, 255, 40) + 0 * WHITE
 WORDS = dict(output_type='stream', name='stdout', text='12 %')
+ERROR = dict(output_type='error', ename='NameError', evalue='', traceback=[])
 RESULT = dict(output_type='execute_result', metadata={}, execution_count=None, data={'text/plain': '12'})
 
 
@@ -103,7 +104,7 @@ RESULT = dict(output_type='execute_result', metadata={}, execution_count=None, d
     ([code('x = 1')], ['it shows nothing']),
     ([code('print(1)', WORDS)], ['it holds no picture']),
     ([code('x = 1', RESULT), code('dot()', picture(DRAWN))], ['cell dot holds a result that its code does not give']),
-    ([code('x', dict(output_type='error', ename='E', evalue='', traceback=[])), code('dot()', picture(DRAWN))], ['cell dot holds an error']),
+    ([code('x', ERROR), code('dot()', picture(DRAWN))], ['cell dot holds an error']),
     ([code('dot()', picture(DRAWN), WORDS | dict(name='stderr'))], ['cell dot holds what a library said on stderr'])])
 def test_what_is_wrong_is_told(cells, told): assert faults(cells) == told
 
