@@ -156,7 +156,8 @@ def test_search_finds_a_symbol_and_words(visit):
 
 
 @pytest.mark.parametrize('path', [FRONT, API, TUTORIAL, EQUATIONS, 'experiments/index.html', 'experiments/answers.html',
-                                  'tutorials/reproduce_the_paper.html', '02_model/otseg.html', '02_model/index.html'])
+                                  'tutorials/reproduce_the_paper.html', '02_model/otseg.html', '02_model/index.html',
+                                  '09_explore/explorer.html'])
 def test_a_phone_needs_no_scrolling_sideways(visit, path):
     page = visit(path, PHONE)
     shot(page, f'phone-{path.replace("/", "-").removesuffix(".html")}')
