@@ -2,8 +2,8 @@
 
     python scripts/outputs.py nbs/05_show/*.ipynb
 
-A notebook that fails stays as it was. Pictures are stored with 256 colours, a third of the bytes; what needs a running kernel,
-widgets, is left out, and so is what a library says on stderr.
+A notebook that fails stays as it was. Pictures are stored once and with 256 colours, a third of the bytes; what needs a
+running kernel, widgets, is left out, and so is what a library says on stderr.
 """
 import base64
 import io
@@ -43,6 +43,8 @@ def run(path: Path) -> None:
         cell.execution_count, cell.outputs = None, [o for o in cell.outputs if kept(o)]
         for data in (o.get('data', {}) for o in cell.outputs):
             if 'image/png' in data: data['image/png'] = small_png(data['image/png'])
+            both = sorted(data.keys() & {'image/png', 'image/jpeg'}, key=lambda k: len(data[k]))
+            for kind in both[1:]: del data[kind]  # Pillow gives a picture twice
     nbformat.write(notebook, path)
 
 

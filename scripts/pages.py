@@ -290,7 +290,9 @@ class Site:
             self.figures += 1
             return shown
         if 'text/markdown' in data: return self.prose(text(data['text/markdown']).strip(), dirname(name), sphinx)
-        if 'text/html' in data: return text(data['text/html'])
+        if 'text/html' in data:
+            shown = text(data['text/html'])
+            return shown if sphinx else re.sub(r'<script\b.*?</script>', '', shown, flags=re.S)  # a plain reader runs none
         return fence(strip(text(data['text/plain'])), 'text') if 'text/plain' in data else ''
 
     def title(self, name):

@@ -1,5 +1,7 @@
 """The documentation site: imports stand alone, each notebook has its own page, and pages say what the source says."""
 import ast
+import base64
+import io
 import json
 import re
 import shutil
@@ -15,6 +17,7 @@ from nbdev.config import nbpath2html
 from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 from nbdev.processors import add_show_docs, exec_show_docs, populate_language
+from PIL import Image
 
 sys.path.insert(0, str(ROOT/'scripts'))
 import pages
@@ -177,6 +180,18 @@ def test_every_public_name_has_an_entry(root, site):
         assert want <= shown, (module, want - shown)
         page = files[f'{pages.page_of(name)}.md']
         for n in want: assert re.search(rf'^:+{{py:\w+}} {n}\b', page, re.M), (module, n)
+
+
+def test_the_recorded_explorer_holds_its_pictures(site):
+    "In one line, since a blank one would end the HTML; a plain reader has the picture without the script"
+    _, files, copies = site
+    line, = (s for s in files['09_explore/explorer.md'].splitlines() if s.startswith('<div class="recorded"'))
+    frames = json.loads(re.search(r'const frames = (\[.*?\])', line)[1])
+    sizes = {Image.open(io.BytesIO(base64.b64decode(f))).size for f in frames}
+    assert line.endswith('</script></div>') and len(line) < 400_000
+    assert (len(frames), len({*frames}), len(sizes)) == (25, 25, 1) and frames[7] in line.partition('<script>')[0]
+    plain = copies['09_explore/explorer.html.md']
+    assert 'class="recorded"' in plain and frames[7] in plain and '<script' not in plain
 
 
 def test_an_entry_says_types_shapes_defaults_and_meanings():

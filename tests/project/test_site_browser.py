@@ -115,7 +115,8 @@ def test_search_finds_a_symbol_and_words(visit):
 
 
 @pytest.mark.parametrize('path', [FRONT, API, TUTORIAL, EQUATIONS, 'experiments/index.html', 'experiments/answers.html',
-                                  'tutorials/reproduce_the_paper.html', '02_model/otseg.html', '02_model/index.html'])
+                                  'tutorials/reproduce_the_paper.html', '02_model/otseg.html', '02_model/index.html',
+                                  '09_explore/explorer.html'])
 def test_a_phone_needs_no_scrolling_sideways(visit, path):
     page = visit(path, PHONE)
     shot(page, f'phone-{path.replace("/", "-").removesuffix(".html")}')
@@ -141,6 +142,24 @@ def test_dark_mode_follows_the_system_and_the_button(visit):
     page.reload()
     assert background(page) < 60  # it is remembered
     shot(page, 'front-dark')
+
+
+def test_the_recorded_explorer_is_moved_by_keys(visit):
+    "Two sliders with their values, a picture for each pair, in the dark too"
+    page = visit('09_explore/explorer.html', scheme='dark')
+    recorded = page.locator('.recorded')
+    recorded.scroll_into_view_if_needed()
+    sliders, image, seen = recorded.locator('input[type=range]'), recorded.locator('img'), set()
+    assert sliders.count() == 2
+    for i in range(2):
+        sliders.nth(i).focus()
+        for key in ('Home', *['ArrowRight'] * 4):
+            page.keyboard.press(key)
+            told = recorded.locator('output').nth(i).inner_text()
+            assert told and sliders.nth(i).get_attribute('aria-valuetext') == told
+            seen.add(image.get_attribute('src'))
+    assert len(seen) == 9 and image.evaluate('i => i.complete && i.naturalWidth') >= 300
+    shot(page, 'explorer-dark')
 
 
 def test_the_address_in_a_docstring_is_there(visit):
