@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/05_show/charts.html.md"""
 
 # %% auto #0
 __all__ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'fonts', 'font_files', 'style', 'StyledFigure',
-           'characters', 'plain', 'styled', 'as_array', 'unseen_indices', 'panel', 'log_axis', 'plot_plan',
-           'plot_convergence', 'plot_class_iou', 'plot_losses', 'plot_run']
+           'characters', 'plain', 'styled', 'as_array', 'unseen_indices', 'panel', 'log_axis', 'edge_marks',
+           'plot_plan', 'plot_convergence', 'plot_class_iou', 'plot_losses', 'plot_run']
 
 # %% ../../nbs/05_show/00_charts.ipynb #2424ae2e
 import csv, functools, io, math, textwrap, unicodedata
@@ -150,6 +150,26 @@ def log_axis(
     one = getattr(ax, f'{axis}axis')
     one.set_major_formatter(_Numbers())
     one.set_minor_formatter(_Numbers(labelOnlyBase=False))
+
+def edge_marks(
+    ax,          # Axes, with their limits set
+    x, y,        # Points
+    color: str,  # Of the marks
+) -> None:
+    "Points beyond the limits: open triangles at the edge that point to them, with the number that does not fit"
+    (left, right), (low, high), marked = ax.get_xlim(), ax.get_ylim(), 0
+    sides = dict(v=((0, 5), 'center', 'bottom'), **{'^': ((0, -5), 'center', 'top'), '<': ((5, 0), 'left', 'center'),
+                                                    '>': ((-5, 0), 'right', 'center')})
+    for u, v in zip(x, y):
+        if left <= u <= right and low <= v <= high: continue
+        kind = 'v' if v < low else '^' if v > high else '<' if u < left else '>'
+        (right_by, up_by), ha, va = sides[kind]
+        at, told, step = (min(max(u, left), right), min(max(v, low), high)), v if kind in 'v^' else u, 1 + marked % 2 * 1.4
+        look = dict(markersize=4, markerfacecolor='white', markeredgecolor=color, markeredgewidth=.8)
+        ax.plot(*at, kind, clip_on=False, zorder=4, **look)
+        ax.annotate(f'{told:.2g}' if abs(told) < 1 else f'{told:.0f}', at, (right_by, step * up_by), textcoords='offset points',
+                    size=6, color=color, ha=ha, va=va)
+        marked += 1
 
 # %% ../../nbs/05_show/00_charts.ipynb #a2e48da7
 def _plan_axes(fig, t, text_prompts):
