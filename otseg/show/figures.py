@@ -116,12 +116,12 @@ def _grey(image):
 
 SPECK = 40  # a class that is nowhere this part of the picture from its edge gets no name
 
-def _name_regions(ax, width, labels, names, colours, unseen):
-    "Write class names into their regions or beside them, unseen ones on green; specks stay without"
+def _name_regions(ax, labels, names, colours, unseen):
+    "Write class names into their regions or beside them, unseen ones on green; specks stay without. The layout is made"
     times = -(-480 // max(labels.shape))  # letters are measured in whole pixels
     large = labels.repeat(times, 0).repeat(times, 1)
     h, w = large.shape
-    lettering = Lettering(round(6.5 / 72 * w / width))
+    lettering = Lettering(max(1, round(6.5 / 72 * w * ax.figure.dpi / ax.bbox.width)))
     for place, lines, (left, top, right, bottom) in name_plates(large, names, lettering, max(h, w) // SPECK):
         i, (row, column) = place.index, place.at
         fill = UNSEEN if i in unseen else colours[i] / 255
@@ -144,6 +144,7 @@ def _small(scene, palette):
 def _scenes(fig, width, scenes, names, palette, unseen):
     "Rows of a picture and its label maps, and a legend of the classes that occur"
     unseen, present, colours = unseen_indices(names, unseen, len(palette)), set(), as_array(palette)
+    drawn = []
     heights = [_aspect(scene['image']) for scene in scenes]
     for row, scene in zip(fig.subplots(len(scenes), len(scenes[0]), squeeze=False, height_ratios=heights), scenes):
         x, *maps = _small(scene, colours)
@@ -151,7 +152,7 @@ def _scenes(fig, width, scenes, names, palette, unseen):
             base = x if name == 'image' else _grey(x)  # all colour in a label map is label
             title = plain(name, int(14 * width / len(scene)), 2) if scene is scenes[0] else None
             panel(ax, overlay(base, y, colours, .75), title)
-            _name_regions(ax, width / len(scene), y, names, colours, unseen)
+            drawn.append((ax, y))
             present |= {*np.setdiff1d(y, IGNORE).tolist()}
     label_width = max(12, int(width / .07) - 16)
     labels = [plain(names[i], label_width) + ' (unseen)' * (i in unseen) for i in sorted(present)]
@@ -162,6 +163,8 @@ def _scenes(fig, width, scenes, names, palette, unseen):
                         columnspacing=1.2)
     for text in legend.get_texts():
         if text.get_text().endswith(' (unseen)'): text.set(color=UNSEEN, weight='bold')
+    fig.canvas.figure.draw_without_rendering()  # how much room a name takes depends on the size of its panel
+    for ax, y in drawn: _name_regions(ax, y, names, colours, unseen)
 
 # %% ../../nbs/05_show/02_figures.ipynb #6b7f28b6
 @styled
