@@ -152,10 +152,12 @@ def log_axis(
     one.set_major_formatter(_Numbers())
     one.set_minor_formatter(_Numbers(labelOnlyBase=False))
 
+# %% ../../nbs/05_show/00_charts.ipynb #ada542c1
 def edge_marks(
-    ax,          # Axes, with their limits set
-    x, y,        # Points
-    color: str,  # Of the marks
+    ax,               # Axes, with their limits set
+    x, y,             # Points
+    color: str,       # Of the marks
+    told: bool=True,  # Write the numbers; where many are close, marks alone
 ) -> None:
     "Points beyond the limits: open triangles at the edge that point to them, with the number that does not fit"
     (left, right), (low, high), marked = ax.get_xlim(), ax.get_ylim(), 0
@@ -165,11 +167,13 @@ def edge_marks(
         if left <= u <= right and low <= v <= high: continue
         kind = 'v' if v < low else '^' if v > high else '<' if u < left else '>'
         (right_by, up_by), ha, va = sides[kind]
-        at, told, step = (min(max(u, left), right), min(max(v, low), high)), v if kind in 'v^' else u, 1 + marked % 2 * 1.4
+        at, number = (min(max(u, left), right), min(max(v, low), high)), v if kind in 'v^' else u
+        step = 1 + marked % 2 * 1.4
         look = dict(markersize=4, markerfacecolor='white', markeredgecolor=color, markeredgewidth=.8)
         ax.plot(*at, kind, clip_on=False, zorder=4, **look)
-        ax.annotate(f'{told:.2g}' if abs(told) < 1 else f'{told:.0f}', at, (right_by, step * up_by), textcoords='offset points',
-                    size=6, color=color, ha=ha, va=va)
+        if not told: continue
+        ax.annotate(f'{number:.2g}' if abs(number) < 1 else f'{number:.0f}', at, (right_by, step * up_by), size=6, color=color,
+                    textcoords='offset points', ha=ha, va=va)
         marked += 1
 
 # %% ../../nbs/05_show/00_charts.ipynb #a2e48da7

@@ -451,8 +451,8 @@ def plot_diversity(
     n, arrays = len(text_prompts), {title: as_array(m).astype(float) for title, m in matrices.items()}
     for title, m in arrays.items():
         check(m.shape == (n, n), f'`matrices[{title!r}]` should be ({n}, {n}), one line per text prompt', m.shape)
-    lows = [np.nanmin(m, initial=0) for m in arrays.values()]
-    norm = (0, 1) if min(lows) >= 0 else RANGES[measure]
+    lowest = min(np.nanmin(np.where(np.eye(n) > 0, np.nan, m), initial=.8) for m in arrays.values())
+    norm = (math.floor(10 * lowest) / 10, 1) if lowest >= 0 else RANGES[measure]  # of what differs, all of the scale
     side = n * min(.42, max(.27, 4.4 / n / len(arrays)))
     labels = [f'{j + 1}  {plain(t, 31)}' for j, t in enumerate(text_prompts)]
     fig = StyledFigure(side * len(arrays) + .065 * max(map(len, labels)) + .9, side + .55)
