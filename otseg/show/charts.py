@@ -160,12 +160,13 @@ def edge_marks(
     told: bool=True,  # Write the numbers; where many are close, marks alone
 ) -> None:
     "Points beyond the limits: open triangles at the edge that point to them, with the number that does not fit"
-    (left, right), (low, high), marked = ax.get_xlim(), ax.get_ylim(), 0
+    (left, right), (low, high), marked = sorted(ax.get_xlim()), sorted(ax.get_ylim()), 0
     sides = dict(v=((0, 5), 'center', 'bottom'), **{'^': ((0, -5), 'center', 'top'), '<': ((5, 0), 'left', 'center'),
                                                     '>': ((-5, 0), 'right', 'center')})
     for u, v in zip(x, y):
         if left <= u <= right and low <= v <= high: continue
-        kind = 'v' if v < low else '^' if v > high else '<' if u < left else '>'
+        down = (v < low) != ax.yaxis_inverted()
+        kind = ('v' if down else '^') if not low <= v <= high else '<' if u < left else '>'
         (right_by, up_by), ha, va = sides[kind]
         at, number = (min(max(u, left), right), min(max(v, low), high)), v if kind in 'v^' else u
         step = 1 + marked % 2 * 1.4

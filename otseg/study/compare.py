@@ -153,8 +153,9 @@ def _study_panel(ax, rows, points, metric, baseline, gain):
         colour = FAINT if is_base else LINES[0]
         if mean is None: continue
         if is_base: ax.axvline(100 * mean, color=FAINT, linewidth=.7, linestyle=':', zorder=0)
-        if is_base and gain: ax.text(0, y, ' baseline', size=6, color=FAINT, va='center')
-        if is_base and gain: continue
+        if is_base and gain:
+            ax.text(.5, y, 'baseline', transform=ax.get_yaxis_transform(), size=6, color=FAINT, ha='center', va='center')
+            continue
         ax.plot([100 * x for x in scores], [y + .22] * len(scores), 'o', color=colour, markersize=2.6, alpha=.45,
                 markeredgewidth=0)
         ends = [100 * (mean - (half or 0)), 100 * (mean + (half or 0))]

@@ -168,6 +168,15 @@ def test_points_beyond_an_axis_are_told():
     edge_marks(ax, [1, 2, 3, 12], [60, 22, .5, 70], LINES[0])
     assert [t.get_text() for t in ax.texts] == ['22', '0.5', '12']
     assert [(line.get_marker(), *line.get_xydata()[0]) for line in ax.lines] == [('v', 2, 50), ('v', 3, 50), ('>', 10, 70)]
+    ax.set_ylim(80, 50)   # counted from above
+    edge_marks(ax, [5], [22], LINES[0], told=False)
+    assert len(ax.texts) == 3 and (ax.lines[-1].get_marker(), *ax.lines[-1].get_xydata()[0]) == ('^', 5, 50)
+
+def test_a_slow_round_does_not_set_the_axis():
+    rows = [dict(question='q', case=c, threads=1, ms=m, min_ms=m, max_ms=top, vs=1., base='a')
+            for c, m, top in (('a', 1., 90.), ('b', 3., 3.2))]
+    ax = plot_times(rows).subfigs[0].axes[0]
+    assert ax.get_xlim() == pytest.approx((0, 3.6)) and [line.get_marker() for line in ax.lines].count('>') == 1
 
 @pytest.mark.parametrize('name', every_figure())
 def test_note_stands_clear_of_everything(name):
