@@ -427,7 +427,7 @@ class Segmentation:
 
     def _repr_html_(self, longest: int=640) -> str:
         "The overlay with a legend, in one piece: no other file, names as they are written"
-        overlay_image(*self._picture(longest), self.vocab).save(buffer := io.BytesIO(), format='PNG')
+        overlay_image(*self._picture(longest), self.vocab, names=True).save(buffer := io.BytesIO(), format='PNG')
         data = base64.b64encode(buffer.getvalue()).decode()
         rows = []
         for name, area in self.areas().items():

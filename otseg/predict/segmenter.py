@@ -25,7 +25,7 @@ from ..model.checkpoint import HubModel, load_checkpoint, save_checkpoint
 from ..model.otseg import OTSeg
 from ..model.dense import TrainingFree
 from ..model.config import OTHERWISE, OTSegConfig, check_precision, clip_config, world_line
-from ..model.vocab import Vocab, vocab_of
+from ..model.vocab import Vocab, default_palette, vocab_of
 from ..data.transforms import Preprocess
 from ..evaluate.labels import LabelRules, class_labels
 from ..evaluate.windows import SlidingOutput, predict_windows
@@ -356,10 +356,9 @@ def class_vocab(self: Segmenter,
               f'Pass templates="6", or choose from {", ".join(trained.names)}.')
         prompts = [zip(*(trained.prompts(w) for w in row)) for row in words.values()]
         asked = asked.with_(text_prompts=[[' | '.join(p) for p in row] for row in prompts])
-    colours = dict(zip(trained.names, trained.palette))
     labelled = {*(trained.names if self.setting == 'supervised' else trained.seen_names)}
     return asked.with_(unseen=tuple(i for i, row in enumerate(words.values()) if not labelled & {*row}),
-                       palette=tuple(colours.get(n, c) for n, c in zip(asked.names, asked.palette)))
+                       palette=default_palette(asked.names, dict(zip(trained.names, trained.palette))))
 
 # %% ../../nbs/07_predict/02_segmenter.ipynb #cdf97a12
 def _with_background(vocab: Vocab) -> Vocab:

@@ -6,8 +6,8 @@ Docs: https://otseg.github.io/otseg/05_show/charts.html.md"""
 
 # %% auto #0
 __all__ = ['UNSEEN', 'SEEN', 'INK', 'FAINT', 'SCORES', 'LINES', 'DASHES', 'STYLE', 'fonts', 'font_files', 'style', 'StyledFigure',
-           'characters', 'plain', 'styled', 'as_array', 'unseen_indices', 'panel', 'log_axis', 'plot_plan',
-           'plot_convergence', 'plot_class_iou', 'plot_losses', 'plot_run']
+           'characters', 'plain', 'styled', 'as_array', 'unseen_indices', 'panel', 'log_axis', 'edge_marks',
+           'plot_plan', 'plot_convergence', 'plot_class_iou', 'plot_losses', 'plot_run']
 
 # %% ../../nbs/05_show/00_charts.ipynb #2424ae2e
 import csv, functools, io, math, textwrap, unicodedata
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps, font_manager, rc_context, rcParams
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
@@ -151,14 +152,44 @@ def log_axis(
     one.set_major_formatter(_Numbers())
     one.set_minor_formatter(_Numbers(labelOnlyBase=False))
 
+# %% ../../nbs/05_show/00_charts.ipynb #ada542c1
+def edge_marks(
+    ax,               # Axes, with their limits set
+    x, y,             # Points
+    color: str,       # Of the marks
+    told: bool=True,  # Write the numbers; where many are close, marks alone
+) -> None:
+    "Points beyond the limits: open triangles at the edge that point to them, with the number that does not fit"
+    (left, right), (low, high), marked = sorted(ax.get_xlim()), sorted(ax.get_ylim()), 0
+    sides = dict(v=((0, 5), 'center', 'bottom'), **{'^': ((0, -5), 'center', 'top'), '<': ((5, 0), 'left', 'center'),
+                                                    '>': ((-5, 0), 'right', 'center')})
+    for u, v in zip(x, y):
+        if left <= u <= right and low <= v <= high: continue
+        down = (v < low) != ax.yaxis_inverted()
+        kind = ('v' if down else '^') if not low <= v <= high else '<' if u < left else '>'
+        (right_by, up_by), ha, va = sides[kind]
+        at, number = (min(max(u, left), right), min(max(v, low), high)), v if kind in 'v^' else u
+        step = 1 + marked % 2 * 1.4
+        look = dict(markersize=4, markerfacecolor='white', markeredgecolor=color, markeredgewidth=.8)
+        ax.plot(*at, kind, clip_on=False, zorder=4, **look)
+        if not told: continue
+        ax.annotate(f'{number:.2g}' if abs(number) < 1 else f'{number:.0f}', at, (right_by, step * up_by), size=6, color=color,
+                    textcoords='offset points', ha=ha, va=va)
+        marked += 1
+
 # %% ../../nbs/05_show/00_charts.ipynb #a2e48da7
-def _plan_axes(fig, t, text_prompts):
+def _plan_norm(shares):
+    "A logarithmic scale around the even plan; differences of less than a factor of two do not fill it"
+    most = max(2., float(shares.max()))
+    return LogNorm(1 / most, most, clip=True)
+
+def _plan_axes(fig, t, text_prompts, norm):
     "Plan (m, n) as a heat map with the tokens' marginal above and the prompts' beside it"
     m, n = t.shape
     axes = fig.subplots(2, 2, width_ratios=[6, 1], height_ratios=[.7, .22 * n + .2], sharex='col', sharey='row')
     (tokens, corner), (heat, prompts) = axes
     corner.remove()
-    mesh = heat.imshow(t.T * m * n, aspect='auto', interpolation='nearest', cmap=SCORES, vmin=0)
+    mesh = heat.imshow(t.T * m * n, aspect='auto', interpolation='nearest', cmap=SCORES, norm=norm)
     heat.set(yticks=range(n), xlabel=f'image token (m = {m})',
              yticklabels=[plain(text, 32) for text in text_prompts])
     heat.spines[:].set_visible(False)
@@ -169,7 +200,10 @@ def _plan_axes(fig, t, text_prompts):
     for ax, axis in ((heat, 'y'), (prompts, 'y'), (tokens, 'x')):
         ax.tick_params(axis=axis, length=0, labelleft=ax is not prompts, labelbottom=ax is not tokens)
     for line in (tokens.axhline, prompts.axvline): line(1, color=FAINT, linewidth=.7, linestyle=':')
-    bar = fig.colorbar(mesh, ax=axes.ravel()[[2, 3]], label='plan × mn', aspect=12, fraction=.03, pad=.01)
+    ends = dict(extend='min') if (t * m * n).min() < .99 * norm.vmin else {}
+    bar = fig.colorbar(mesh, ax=axes.ravel()[[2, 3]], label='plan × mn (1 = even)', aspect=12, fraction=.03, pad=.01, **ends)
+    bar.set_ticks([norm.vmin, 1, norm.vmax], labels=[f'{v:.2g}' for v in (norm.vmin, 1, norm.vmax)])
+    bar.ax.minorticks_off()
     bar.outline.set_visible(False)
 
 # %% ../../nbs/05_show/00_charts.ipynb #29482ad9
@@ -180,7 +214,7 @@ def plot_plan(
     text_prompts: list=None,         # The n prompts; None = numbers
     note: str=None,                  # Small print: data, seeds, machine, commit
 ) -> Figure:
-    "Transport plan as a heat map in units of the uniform plan, with both marginals; Eq 4"
+    "Transport plan as a heat map in units of the uniform plan, on a logarithmic scale, with both marginals; Eq 4"
     t = as_array(plan)
     check(t.ndim == 2, '`plan` should be (m, n)', t.shape, 'Take one problem of a batch with `plan[0]`.')
     m, n = t.shape
@@ -190,10 +224,11 @@ def plot_plan(
     heights = [.22 * n + 1.4, min(1.2, 5.9 / n) * grid[0] / grid[1] + .5] if grid else [.22 * n + 1.4]
     fig = StyledFigure(6.6, sum(heights))
     top, *below = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    _plan_axes(top, t, text_prompts)
+    norm = _plan_norm(t * m * n)
+    _plan_axes(top, t, text_prompts, norm)
     for part in below:
         for ax, column, text in zip(part.subplots(1, n, squeeze=False)[0], t.T, text_prompts):
-            panel(ax, column.reshape(grid), plain(text, max(8, 96 // n), 3), 6.5, cmap=SCORES, vmin=0, vmax=t.max())
+            panel(ax, m * n * column.reshape(grid), plain(text, max(8, 96 // n), 3), 6.5, cmap=SCORES, norm=norm)
     return fig
 
 # %% ../../nbs/05_show/00_charts.ipynb #3e228c2d

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..evaluate.metrics import Scores
-from ..show.charts import FAINT, LINES, StyledFigure, log_axis, plain, styled
+from ..show.charts import FAINT, LINES, StyledFigure, edge_marks, log_axis, plain, styled
 from ..core import METRICS, check
 from ..transport.entropic import _solve, _transported
 
@@ -286,7 +286,7 @@ def time_tables(
 
 # %% ../../nbs/08_study/00_measure.ipynb #53a06489
 def _times(ax, rows):
-    "Median and extremes of each case as a point on a line, one colour and marker per number of threads"
+    "Median and extremes of each case as a point on a line, one colour and marker per number of threads; medians set the axis"
     cases, threads = (list(dict.fromkeys(r[k] for r in rows)) for k in ('case', 'threads'))
     for r in rows:
         i = threads.index(r['threads'])
@@ -300,7 +300,9 @@ def _times(ax, rows):
     wide = max(r['ms'] for r in rows) > 10 * min(r['ms'] for r in rows)
     if wide: log_axis(ax, 'x')
     ax.set(yticks=range(len(cases)), yticklabels=[plain(c, 26) for c in cases], ylim=(len(cases) - .4, -.6))
-    if not wide: ax.set_xlim(left=0)
+    ends = min(r['ms'] for r in rows), max(r['ms'] for r in rows)
+    ax.set_xlim(ends[0] / 2 if wide else 0, (2 if wide else 1.2) * ends[1])
+    for line in [*ax.lines][::2]: edge_marks(ax, *line.get_data(), line.get_color(), told=False)
     ax.tick_params(which='minor', labelbottom=False)
     ax.set_title(plain(rows[0]['question'], 36), loc='left', pad=9)
     ax.text(1.02, 1.01, f'/ {plain(rows[0]["base"], 20)}', transform=ax.transAxes, size=6.5, color=FAINT)

@@ -1,6 +1,7 @@
-"What a picture looks like to a model: which channel is red, what becomes of fine lines, how far colours are turned"
+"What a picture looks like to a model: red first, fine lines, how far colours are turned; and the colours of classes"
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +9,9 @@ from torchvision import tv_tensors
 
 from given.shell import mask
 from otseg.data import load_dataset, read_picture
+from otseg.data.masks import VOC_COLORS
 from otseg.data.transforms import KeepRatioResize, PhotometricDistort, eval_transform, train_transform
+from otseg.model.vocab import default_palette, list_vocabs, load_vocab, natural_colour, oklab
 from otseg.predict.segmentation import load_photograph
 
 RED, ORANGE = (255, 0, 0), (200, 100, 20)
@@ -58,3 +61,35 @@ def test_colours_are_distorted_as_published():
     alone = dict.fromkeys(('saturation_factor', 'contrast_factor', 'brightness_factor')) | dict(hue_factor=.1)
     turned = distort.transform(red, drawn[0] | alone)
     assert turned[:, 0, 0].tolist() == pytest.approx([255, 153, 0], abs=4)  # red turned by 36 of 360 degrees
+
+
+@pytest.mark.parametrize('name', list_vocabs())
+def test_classes_have_colours_that_a_person_would_choose(name):
+    "Sky and water blue, plants green, road grey; no two alike, none that of a pixel without a class"
+    vocab = load_vocab(name)
+    assert len({*vocab.palette, (225, 225, 225)}) == len(vocab) + 1
+    for word, colour in zip(vocab.names, vocab.palette):
+        if word in ('sky', 'sky-other', 'water', 'water-other', 'sea', 'river'): assert np.argmax(colour) == 2, word
+        if word in ('grass', 'tree', 'plant', 'vegetation', 'pottedplant', 'bush'): assert np.argmax(colour) == 1, word
+        if word in ('road', 'street'): assert np.ptp(colour) < 30, word
+    if name != 'toy': assert vocab.palette == default_palette(vocab.names)
+
+
+@pytest.mark.parametrize('names', [['sky', 'a blue sky'], ['sea', 'ocean', 'water', 'lake'], ['gnome', 'gizmo'],
+                                   [f'{i}' for i in range(40)]])
+def test_classes_stay_apart(names):
+    "Also those that nature made alike, and those that it did not make"
+    x = oklab(default_palette(names))
+    assert (np.linalg.norm(x[:, None] - x, axis=-1) + np.eye(len(x))).min() > .2 / len(x)**(1/3)
+
+
+def test_a_trained_model_keeps_the_colours_that_it_has():
+    made = default_palette(['tree', 'sky', 'gnome'], dict(sky=[9, 9, 9], gone=[1, 2, 3]))
+    assert made[:2] == (natural_colour('tree')[1], (9, 9, 9))
+
+
+def test_masks_are_read_by_the_colours_of_their_data_set():
+    "Those of VOC are for its files: as a palette PNG has them, in order, black first"
+    first = [c for c, v in sorted(VOC_COLORS.items(), key=lambda item: item[1])][:4]
+    assert first == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+    assert load_vocab('voc12').palette[0] != (128, 0, 0)

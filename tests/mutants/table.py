@@ -338,6 +338,12 @@ of('explore/probe', X)('labels of another penalty', 'key = self.version, options
 of('explore/probe', X)('stale head', "_last('head', options, lambda: head_with", "_last('head', None, lambda: head_with",
                        'a handle without effect')
 
+# colours and names
+of('model/vocab', 'data/test_colours.py::test_classes_stay_apart')(
+    'two classes of one colour', 'clash = colour and any(', 'clash = not colour and any(', 'sea, lake and river in one blue')
+of('show/figures', 'show/test_figures.py::test_names_in_a_label_map_do_not_collide')(
+    'names measured in a panel of another size', 'w * ax.figure.dpi / ax.bbox.width', 'w / 2.3', 'names over each other')
+
 # after the scores
 of('evaluate/labels', 'evaluate/test_labels.py::test_the_order_of_the_rules')(
     'a class of just the share is kept', 'areas > rules.area * areas', 'areas >= rules.area * areas',

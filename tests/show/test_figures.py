@@ -15,7 +15,7 @@ from PIL import Image
 from otseg import show as viz
 from otseg.core import IGNORE, InputError
 from otseg.explore.panels import explore_prompts, panels_figure, title_line
-from otseg.show.charts import LINES, SCORES, SEEN, UNSEEN, StyledFigure, plain
+from otseg.show.charts import LINES, SCORES, SEEN, UNSEEN, StyledFigure, edge_marks, plain
 from otseg.show.figures import LONGEST, decoration, shrink_for_figure
 from otseg.study.measure import plot_times
 
@@ -130,6 +130,53 @@ def test_text_is_legible_and_fonts_are_embedded(name):
     assert any('Random numbers' in t.get_text() for t in texts)
     fig.savefig(f := io.BytesIO(), format='pdf')
     assert b'/Type3' not in f.getvalue()
+
+@pytest.mark.parametrize('name', every_figure())
+def test_every_figure_is_saved_for_screen_and_print(name, tmp_path):
+    "As PNG of the resolution asked for, and as PDF whose fonts are embedded and whose text is text"
+    fig = every_figure()[name]()
+    small, large = (Image.open(viz.save_figure(fig, tmp_path/f'{dpi}.png', dpi)).size for dpi in (50, 100))
+    assert np.allclose(np.divide(large, small), 2, atol=.05)
+    data = viz.save_figure(fig, tmp_path/'a.pdf').read_bytes()
+    assert data.startswith(b'%PDF') and b'/FontFile2' in data and b'/Type3' not in data and b'CreationDate' not in data
+    width, height = map(float, data.split(b'/MediaBox [')[1].split(b']')[0].split()[2:])
+    assert width / height == pytest.approx(large[0] / large[1], rel=.03)
+    with pytest.raises(InputError, match='ends in .png, .pdf, .svg, got a.jpeg'): viz.save_figure(fig, tmp_path/'a.jpeg')
+    assert len([*tmp_path.iterdir()]) == 3
+
+def overlap(fig, texts):
+    fig.draw_without_rendering()
+    boxes = [t.get_bbox_patch().get_window_extent() for t in texts]
+    return [(a.get_text(), b.get_text()) for i, a in enumerate(texts) for j, b in enumerate(texts[:i])
+            if boxes[i].overlaps(boxes[j])]
+
+@pytest.mark.parametrize('size', [(60, 80), (96, 96), (30, 120)])
+def test_names_in_a_label_map_do_not_collide(size):
+    "Stripes so narrow that names beside each other have no room"
+    x, _ = scene(*size)
+    names = ['umbrella', 'mushroom', 'house', 'kite', 'sky', 'water', 'snow', 'grass']
+    y = np.arange(size[1])[None].repeat(size[0], 0) * 8 // size[1]
+    palette = np.arange(24).reshape(8, 3) * 10
+    rows = np.arange(size[0])[:, None].repeat(size[1], 1) * 8 // size[0]
+    fig = viz.plot_comparison([x], dict(truth=[y], other=[rows]), names, palette, (1,))
+    texts = [[*ax.texts] for ax in fig.subfigs[0].axes[1:3]]
+    assert len(texts[0]) >= 3 and [overlap(fig, t) for t in texts] == [[], []]
+
+def test_points_beyond_an_axis_are_told():
+    ax = StyledFigure(3, 2).subplots()
+    ax.set(xlim=(0, 10), ylim=(50, 80))
+    edge_marks(ax, [1, 2, 3, 12], [60, 22, .5, 70], LINES[0])
+    assert [t.get_text() for t in ax.texts] == ['22', '0.5', '12']
+    assert [(line.get_marker(), *line.get_xydata()[0]) for line in ax.lines] == [('v', 2, 50), ('v', 3, 50), ('>', 10, 70)]
+    ax.set_ylim(80, 50)   # counted from above
+    edge_marks(ax, [5], [22], LINES[0], told=False)
+    assert len(ax.texts) == 3 and (ax.lines[-1].get_marker(), *ax.lines[-1].get_xydata()[0]) == ('^', 5, 50)
+
+def test_a_slow_round_does_not_set_the_axis():
+    rows = [dict(question='q', case=c, threads=1, ms=m, min_ms=m, max_ms=top, vs=1., base='a')
+            for c, m, top in (('a', 1., 90.), ('b', 3., 3.2))]
+    ax = plot_times(rows).subfigs[0].axes[0]
+    assert ax.get_xlim() == pytest.approx((0, 3.6)) and [line.get_marker() for line in ax.lines].count('>') == 1
 
 @pytest.mark.parametrize('name', every_figure())
 def test_note_stands_clear_of_everything(name):
