@@ -21,7 +21,7 @@ IN_WORDS = '''
     10_commands/00_score 10_commands/01_use 10_commands/02_data 10_commands/03_benchmarks
     10_commands/04_evaluate tutorials/5_many_gpus tutorials/6_reproduce_the_paper
     explanations/paper_and_code explanations/is_it_zero_shot'''.split()
-NOTHING = '09_explore/03_app',  # a page for a browser
+NOTHING = '09_explore/03_page', '09_explore/04_app'  # a page for a browser
 SHOWS = ('print', 'Markdown', 'HTML', 'panels_figure')  # and every plot_*: a cell that ends in such a call has an output
 PAGES = {p.relative_to(NBS).with_suffix('').as_posix(): p for folder in ('[01][0-9]_*', 'tutorials', 'explanations')
          for p in sorted(NBS.glob(f'{folder}/*.ipynb'))}
