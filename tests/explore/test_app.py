@@ -129,6 +129,18 @@ def test_without_pictures_one_is_asked_for(toy):
     with pytest.raises(InputError, match='Drop one'): visit.save('.', 'mask', said)
     made = visit.see(ToyScenes('val', 1)[0].image, 'mine.png', said)
     assert made['name']['value'] in visit.probe.names and picture(made).shape == (768, 768, 3)
+    said |= {k: made[k]['value'] for k in ('name', 'row', 'column')}
+    assert 'count alike' in made['here']['value'] and 'count alike' not in visit.here(said | dict(attention='mps'))
+
+
+def test_of_many_text_prompts_those_that_look_are_shown(visit, said, monkeypatch):
+    every = visit.draw(said)
+    monkeypatch.setattr('otseg.explore.page.MANY', 2)
+    some, shares = visit.foremost(said)
+    assert len(shares) == 6 and some == sorted(some) and {shares[j] for j in some} == {*sorted(shares)[-2:]}
+    made = visit.draw(said)
+    assert (every['maps']['value'].count('<figure>'), made['maps']['value'].count('<figure>')) == (8, 4)
+    assert '2 of 6 are shown' in made['here']['value'] and 'are shown' not in every['here']['value']
 
 
 # With Gradio
