@@ -22,7 +22,7 @@ LIVE = 'application/vnd.jupyter.widget-view+json'
 def small_png(data: str) -> str:
     "A PNG in base64 with 256 colours, if that makes it smaller"
     image = Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB')
-    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)  # keeps colours that are rare
     few.save(out := io.BytesIO(), 'png', optimize=True)
     return min(base64.b64encode(out.getvalue()).decode(), ''.join(data.split()), key=len)
 
