@@ -98,7 +98,7 @@ clean: check-python  ## strip run counts and stray metadata from the notebooks
 # Those of all wings, then the pages for readers, but for two that need data sets or GPUs. NBS="nbs/05_show/*.ipynb" runs those alone.
 NBS ?= $(sort $(wildcard nbs/[01][0-9]_*/*.ipynb)) $(filter-out nbs/tutorials/5_% nbs/tutorials/6_%,$(sort $(wildcard nbs/explanations/*.ipynb nbs/tutorials/*.ipynb)))
 outputs: check-python  ## run notebooks in order, in place, and keep the figures and tables that they show
-	@$(HIDE_GPU) HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(BIN)/python scripts/outputs.py $(NBS)
+	@$(HIDE_GPU) HF_HUB_OFFLINE=1 $(BIN)/python scripts/outputs.py $(NBS)
 	$(BIN)/nbdev-clean
 
 readme: check-python  ## write README.md from nbs/index.ipynb
