@@ -22,7 +22,7 @@ from ..data.reading import load_dataset
 from ..data.toy import ToyScenes
 from .explorer import AREAS, ITERATIONS, VIEWS, as_learned, attention_options, class_legend
 from .explorer import make_handles, path_cells, scoring_options
-from .panels import edge, frame, grey, heat, jpeg, share_bar, shrink
+from .panels import edge, frame, grey, heat, jpeg, share_bar, shrink, token_box
 from .probe import Probe
 from ..predict.segmentation import load_photograph, write_results
 from ..predict.segmenter import Segmenter
@@ -65,10 +65,9 @@ def with_frame(
     grid, token, # As in `frame`
 ) -> Image.Image:
     "The picture with a token in a white frame on a dark one, seen on any ground"
-    drawn, (h, w), (row, column) = Image.fromarray(picture), grid, token
-    y, x = (round(t * s / g) for t, s, g in ((row, drawn.height, h), (column, drawn.width, w)))
-    box = x, y, max(x + 6, round((column + 1) * drawn.width / w)), max(y + 6, round((row + 1) * drawn.height / h))
-    for colour, wide in (((0, 0, 0), 6), ((255, 255, 255), 3)): ImageDraw.Draw(drawn).rectangle(box, outline=colour, width=wide)
+    drawn, ((top, bottom), (left, right)) = Image.fromarray(picture), token_box(picture.shape, grid, token, 6)
+    for colour, wide in (((0, 0, 0), 6), ((255, 255, 255), 3)):
+        ImageDraw.Draw(drawn).rectangle((left, top, right, bottom), outline=colour, width=wide)
     return drawn
 
 def cells_html(

@@ -298,6 +298,11 @@ def _about(size: int | None) -> str: return f' (about {size / 1e6:,.0f} MB)' if 
 class WeightsNotFound(InputError):
     "CLIP's weights are neither in the cache nor on the network"
 
+def _not_found(which, hint, why=None) -> WeightsNotFound:
+    "The error to raise; `why` is the one that came, None = neither was there"
+    told = 'neither' if why is None else ' '.join(f'{type(why).__name__} ({why})'.split())
+    return WeightsNotFound(f'{which} should be in the cache or on the network, got {told}. {hint}')
+
 _HINT = 'On a machine with network, fetch {}, put it into any folder and name it: --weights FILE, in Python weights="FILE".'
 
 def _fetch_hint(clip, tag) -> str:
@@ -317,17 +322,17 @@ def _fetched(repo: str, name: str) -> Path | None:
 
 def _hub_file(repo: str) -> Path:
     "open_clip's file in a repository of the Hub, from the cache where the Hub cannot be reached"
-    expected = f'the CLIP weights hf-hub:{repo} should be in the cache or on the network'
+    which = f'the CLIP weights hf-hub:{repo}'
     hint = _HINT.format(f'{CLIP_FILES[0]} from https://huggingface.co/{repo}')
     if not hub_reachable():
         if cached := _cached_file(dict(hf_hub=f'{repo}/')): return Path(cached)
-        raise WeightsNotFound(f'{expected}, got neither. {hint}')
+        raise _not_found(which, hint)
     try:
         _fetched(repo, CLIP_FACTS)  # tells activation and statistics
         found = next(filter(None, (_fetched(repo, name) for name in CLIP_FILES)), None)
     except Exception as e:
         if machine_fault(e): raise
-        raise WeightsNotFound(f'{expected}, got {" ".join(f"{type(e).__name__} ({e})".split())}. {hint}') from e
+        raise _not_found(which, hint, e) from e
     check(found, f'the repository hf-hub:{repo} should hold {" or ".join(CLIP_FILES)}', 'neither', 'Choose one of open_clip.')
     return found
 
@@ -351,13 +356,12 @@ def _load_tag(clip, tag) -> CLIP | CustomTextCLIP:
     cfg = open_clip.get_pretrained_cfg(clip, tag) or open_clip.get_pretrained_cfg(clip.removesuffix('-quickgelu'), tag) or {}
     source = tag if hub_reachable() or not cfg.get('hf_hub') else _cached_file(cfg)
     _check_tag(clip, tag, cfg)
-    expected = f'the weights {tag!r} of {clip} should be in the cache or on the network'
-    if not source: raise WeightsNotFound(f'{expected}, got neither. {_fetch_hint(clip, tag)}')
+    which = f'the weights {tag!r} of {clip}'
+    if not source: raise _not_found(which, _fetch_hint(clip, tag))
     try: return open_clip.create_model(clip, pretrained=source)
     except Exception as e:
         if machine_fault(e): raise
-        told = ' '.join(f'{type(e).__name__} ({e})'.split())
-        raise WeightsNotFound(f'{expected}, got {told}. {_fetch_hint(clip, tag)}') from e
+        raise _not_found(which, _fetch_hint(clip, tag), e) from e
 
 def _check_quickgelu(model, clip):
     "OpenAI's weights were trained with QuickGELU; with another activation they give plausible, worse features"

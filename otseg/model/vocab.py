@@ -66,24 +66,32 @@ def natural_colour(
 
 APART = .28  # distance of the colours of one class; of k, over the cube root of k, as there is a volume to share
 
+def _space(rgb): return oklab(rgb) * [1.4, 1, 1.3]  # red against green counts least
+
+@lru_cache(1)
+def _choices():
+    "Colours that are neither dark nor pale, and where they are in `_space`"
+    import numpy as np
+    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3, indexing='ij'), -1).reshape(-1, 3)
+    at = _space(grid)
+    some = (at[:, 0] > 1.4 * .3) & (at[:, 0] < 1.4 * .95)
+    return grid[some], at[some]
+
 @lru_cache(64)
 def _palette(names, given):
     import numpy as np
-    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3, indexing='ij'), -1).reshape(-1, 3)
-    def space(rgb): return oklab(rgb) * [1.4, 1, 1.3]  # red against green counts least
-    grid = grid[(oklab(grid)[:, 0] > .3) & (oklab(grid)[:, 0] < .95)]
-    at, colours, apart = space(grid), dict(given), APART / len(names) ** (1 / 3)
-    used = [space(c) for c in colours.values()]
-    room = np.linalg.norm(at - space([225] * 3), axis=1)  # that of pixels without a class
+    (grid, at), colours, apart = _choices(), dict(given), APART / len(names) ** (1 / 3)
+    used = [_space(c) for c in colours.values()]
+    room = np.linalg.norm(at - _space([225] * 3), axis=1)  # that of pixels without a class
     for u in used: room = np.minimum(room, np.linalg.norm(at - u, axis=1))
     own = {n: natural_colour(n) or (1000, None) for n in names if n not in colours}
     for name, (_, colour) in sorted(own.items(), key=lambda item: item[1][0]):
-        clash = colour and any(np.linalg.norm(space(colour) - u) < apart for u in used)
+        clash = colour and used and (np.linalg.norm(_space(colour) - np.array(used), axis=1) < apart).any()
         if clash and (room >= apart).any():
-            colour = grid[np.where(room >= apart, np.linalg.norm(at - space(colour), axis=1), np.inf).argmin()]
+            colour = grid[np.where(room >= apart, np.linalg.norm(at - _space(colour), axis=1), np.inf).argmin()]
         elif clash or not colour: colour = grid[room.argmax()]
         colours[name] = tuple(map(int, colour))
-        used.append(space(colour))
+        used.append(_space(colour))
         room = np.minimum(room, np.linalg.norm(at - used[-1], axis=1))
     return tuple(colours[n] for n in names)
 

@@ -1,12 +1,11 @@
 "The explorer in a real browser, in JupyterLab. `make test-browser` runs it"
-import contextlib
 import json
 import re
 import sys
 import time
 
 import pytest
-from given.browser import MARKS, POSIX, START, browser, photograph, serving, shot  # noqa: F401
+from given.browser import MARKS, POSIX, START, Watched, browser, photograph, serving, shot  # noqa: F401
 from PIL import Image
 
 pytestmark = [*MARKS, POSIX]
@@ -15,8 +14,10 @@ MOVED = {'opacity': 'ArrowLeft', 'ε': 'ArrowRight', 'iterations': 'Home', 'blen
          'its area': 'End', 'row': 'Home'}  # slider -> key
 
 
-class Seen:
+class Seen(Watched):
     "A page with the explorer in it, and the errors that the browser had to tell"
+    patience = REDRAW
+
     def __init__(self, browser, url):  # noqa: F811
         self.page = browser.new_page(viewport=dict(width=1600, height=1400))
         self.page.set_default_timeout(REDRAW)
@@ -25,11 +26,12 @@ class Seen:
         self.page.on('pageerror', lambda e: self.said.append(f'pageerror: {e}'))
         self.page.goto(url, timeout=START, wait_until='domcontentloaded')
 
-    def pixels(self):
-        "A digest of every picture of the explorer"
-        return self.page.evaluate('''() => [...document.querySelectorAll('.widget-gridbox img')].map(img => {
+    def shown(self):
+        "A digest of every picture of the explorer; none while one is not there"
+        digests = self.page.evaluate('''() => [...document.querySelectorAll('.widget-gridbox img')].map(img => {
             const c = document.createElement('canvas'); c.width = img.naturalWidth; c.height = img.naturalHeight;
             if (!c.width) return ''; c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL() })''')
+        return digests if all(digests) else []
 
     def ready(self):
         "Wait for the explorer; what stands there instead of it is told"
@@ -41,27 +43,6 @@ class Seen:
             pytest.fail(f'no explorer, but\n{self.page.inner_text("body")[-3000:]}\n{self.said}')
         self.settled()
         print(f'explorer: there after {time.monotonic() - began:.1f} s')
-
-    def settled(self):
-        "Wait until all pictures are there and stay the same"
-        before = None
-        while True:
-            now = self.pixels()
-            if now == before and now and all(now):
-                return now
-            before = now
-            self.page.wait_for_timeout(250)
-
-    @contextlib.contextmanager
-    def changes(self, what):
-        "Some picture changes, in time"
-        before, began = self.settled(), time.monotonic()
-        yield
-        while self.pixels() == before:
-            assert time.monotonic() - began < REDRAW / 1000, f'{what}: no picture changed'
-            self.page.wait_for_timeout(20)
-        print(f'{what}: seen after {1000 * (time.monotonic() - began):.0f} ms')
-        self.settled()
 
     def handle(self, label):
         "The widget with a label"

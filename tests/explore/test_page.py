@@ -1,6 +1,5 @@
 "The page of `otseg-app` in a real browser, and the one for a Space. `make test-browser` runs it"
 import base64
-import contextlib
 import io
 import json
 import re
@@ -10,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from given.browser import MARKS, POSIX, browser, open_page, photograph, serving, shot  # noqa: F401
+from given.browser import MARKS, POSIX, Watched, browser, open_page, photograph, serving, shot  # noqa: F401
 from PIL import Image
 
 from otseg.data.toy import ToyScenes
@@ -37,8 +36,10 @@ def address(tmp_path_factory):
         assert 'Traceback' not in (folder/'app.log').read_text(encoding='utf-8')
 
 
-class Page:
+class Page(Watched):
     "The page, and what it shows"
+    patience = SLOW
+
     def __init__(self, browser, url, **how):  # noqa: F811
         began = time.monotonic()
         self.page, self.said = open_page(browser, url, timeout=SLOW, **how)
@@ -51,26 +52,7 @@ class Page:
         return self.page.evaluate('''() => [document.querySelector('#picture img')?.src,
             ...['legend', 'here', 'maps', 'message'].map(id => document.getElementById(id)?.innerHTML)].join('\\n')''')
 
-    def settled(self):
-        "Wait until nothing is at work and all stays the same"
-        before = None
-        while True:
-            busy = self.page.evaluate('() => /processing|queue:|uploading/i.test(document.body.innerText)')
-            now = self.shown()
-            if now == before and not busy: return now
-            before = now
-            self.page.wait_for_timeout(300)
-
-    @contextlib.contextmanager
-    def changes(self, what):
-        "Something that is shown changes"
-        before, began = self.settled(), time.monotonic()
-        yield
-        while self.shown() == before:
-            assert time.monotonic() - began < SLOW / 1000, f'{what}: nothing changed'
-            self.page.wait_for_timeout(20)
-        print(f'{what}: seen after {1000 * (time.monotonic() - began):.0f} ms')
-        self.settled()
+    def idle(self): return not self.page.evaluate('() => /processing|queue:|uploading/i.test(document.body.innerText)')
 
     def text(self, part): return self.page.locator(f'#{part}').inner_text()
 

@@ -57,6 +57,37 @@ def open_page(browser, url, size=(1360, 1000), scheme='light', timeout=60_000):
     return page, said
 
 
+class Watched:
+    "A page that somebody moves: wait until it stands still, or until what it shows has changed"
+    patience = 60_000  # milliseconds until a change shows on a busy machine
+
+    def shown(self): raise NotImplementedError  # what is looked at, to be compared; nothing while a part of it is not there
+
+    def idle(self):
+        "Whether nothing is at work"
+        return True
+
+    def settled(self):
+        "Wait until all is there and stays the same"
+        before = None
+        while True:
+            idle, now = self.idle(), self.shown()
+            if idle and now == before and now: return now
+            before = now
+            self.page.wait_for_timeout(300)
+
+    @contextlib.contextmanager
+    def changes(self, what):
+        "Something that is shown changes, in time"
+        before, began = self.settled(), time.monotonic()
+        yield
+        while self.shown() == before:
+            assert time.monotonic() - began < self.patience / 1000, f'{what}: nothing changed'
+            self.page.wait_for_timeout(20)
+        print(f'{what}: seen after {1000 * (time.monotonic() - began):.0f} ms')
+        self.settled()
+
+
 def shot(page, name, **how):
     "Keep a screenshot, where they are asked for"
     if SHOTS:
