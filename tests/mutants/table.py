@@ -340,7 +340,8 @@ of('explore/probe', X)('stale head', "_last('head', options, lambda: head_with",
 
 # colours and names
 of('model/vocab', 'data/test_colours.py::test_classes_stay_apart')(
-    'two classes of one colour', 'clash = colour and used and', 'clash = not colour and used and', 'sea, lake and river in one blue')
+    'two classes of one colour', 'clash = colour and used and', 'clash = not colour and used and',
+    'sea, lake and river in one blue')
 of('show/figures', 'show/test_figures.py::test_names_in_a_label_map_do_not_collide')(
     'names measured in a panel of another size', 'w * ax.figure.dpi / ax.bbox.width', 'w / 2.3', 'names over each other')
 
