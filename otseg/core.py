@@ -343,13 +343,17 @@ def sync_folder(
 def atomic_path(
     path: Path,  # Final path of a file
 ):
-    "Yield a temporary path beside `path`; on success it is flushed to disk and renamed, on failure removed"
+    "Yield a temporary path beside `path`; on success it is flushed to disk and renamed, with the rights of any new file, on failure removed"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.stem[:40]}.otseg_{secrets.token_hex(4)}{path.suffix[:40]}')
     try:
-        os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        handle = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        rights = os.fstat(handle).st_mode & 0o777
+        os.close(handle)
         yield tmp
+        if os.stat(tmp).st_mode & 0o777 != rights:  # safetensors puts a file in its place that its owner alone may read
+            with suppress(OSError): os.chmod(tmp, rights)  # some shared file systems have no such thing
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
         sync_folder(path.parent)

@@ -95,6 +95,14 @@ def test_each_checkpoint_knows_its_data(world):
     refused(*RESUME, says='`unseen` was dog, now sky')
 
 
+def test_who_may_read_new_files_may_read_a_run(world):
+    "Weights too, which safetensors leaves to their owner alone"
+    Path('new').touch()
+    modes = {p: p.stat().st_mode for p in Path('run').rglob('*') if p.is_file()}
+    assert Path('run/checkpoints/step_000001/model.safetensors') in modes
+    assert not (other := {str(p): oct(m) for p, m in modes.items() if m != Path('new').stat().st_mode}), other
+
+
 def as_an_earlier_version(run):
     "A run whose folder does not tell its data"
     (run/'data.json').unlink()
