@@ -123,7 +123,8 @@ def largest(
 # %% ../../nbs/04_evaluate/07_gains.ipynb #4692bf60
 def _rows(run) -> dict[str, dict]:
     "Rows of a run beside those of its blends, by name"
-    named = {row['way']: row for row in run.get('areas', {}).get('test', ())}
+    ways = {row['way']: row for row in run.get('areas', {}).get('test', ())}
+    named = ways | {f'{run["variant"]}: {way}': row for way, row in ways.items()}
     named |= {f'{run["variant"]}: {row["asked"]}': row for row in run.get('asked', ())}
     return named | {f'{run["variant"]}: {row["way"]}': row for row in run['test'] if 'way' in row}
 
@@ -141,7 +142,7 @@ class Records:
 
     def scores(self,
         study: str,
-        variant: str,               # A variant, a way to use areas, or "variant: what it was asked", or "variant: way"
+        variant: str,               # A variant; a way, where the study has one variant; or "variant: way"
         metric: str='miou_unseen',  # One of `METRICS`, in percent; or a place in "diversity", as "score_map.js_distance"
         blend: float=.5,            # lambda of Eq 17
     ) -> dict[int, float]:
@@ -156,7 +157,11 @@ class Records:
             place, _, measure = metric.partition('.')
             return r['diversity'][place][measure]
         scale = 100 if metric in METRICS else 1
-        return {r['seed']: scale * value(r) for r in runs if variant in (_rows(r) if variant in ways else [r['variant']])}
+        found = [r for r in runs if variant in (_rows(r) if variant in ways else [r['variant']])]
+        several = dict.fromkeys(r['variant'] for r in found)
+        check(len(several) == 1, f'{variant} of {study} should be of one variant', f'{", ".join(several)}',
+              f'Say whose: "{[*several][0]}: {variant}".')
+        return {r['seed']: scale * value(r) for r in found}
 
     def _estimate(self, values, what, metric, form, label=None):
         mean, half = mean_interval(values)

@@ -90,10 +90,11 @@ def contrast_table(
     blend: float=.5,               # lambda of Eq 17
 ) -> str:
     "Markdown: what variants gain over others in points on test, mean ± 95 % interval and p of every metric"
+    finished = {r['variant'] for r in runs}
     def cells(a, b):
-        rows = {r['variant']: r for r in summarise(runs, b, blend)}
-        if a not in rows: raise unknown_name('variant with a finished run', a, rows)
-        gains = [rows[a][m] for m in METRICS]
+        for v in (a, b):
+            if v not in finished: raise unknown_name('variant with a finished run', v, finished)
+        gains = [compare_seeds(*({r['seed']: score_of(r, m, blend) for r in runs if r['variant'] == v} for v in (a, b))) for m in METRICS]
         return [x for g in gains for x in (interval_text(g['gain'], g['gain_interval'], '+.1f'), p_text(g['p']))]
     head = ['difference', *(x for m in METRICS.values() for x in (m, 'p'))]
     return markdown_table(head, [[f'{a} - {b}', *cells(a, b)] for a, b in pairs])
