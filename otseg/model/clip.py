@@ -99,7 +99,7 @@ def is_random(
 
 def _packaged(clip) -> Path:
     check(clip in PACKAGED if isinstance(clip, str) else False, 'packaged weights should be those of a packaged CLIP',
-          called(clip), f'Packaged are {" and ".join(PACKAGED)}.')
+          called(clip), f'Packaged are {", ".join(PACKAGED)}.')
     return asset_path(f'clip_{clip}.safetensors')
 
 # %% ../../nbs/02_model/02_clip.ipynb #55f2dd36

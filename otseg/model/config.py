@@ -20,7 +20,7 @@ from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, asset_path,
 from ..transport.choices import BENT, check_attention, check_method
 
 # %% ../../nbs/02_model/01_config.ipynb #792fcc18
-PACKAGED = ('toy', 'toy_parts')  # CLIPs of the toy world
+PACKAGED = ('toy', 'toy_parts', 'toy_patch12')  # CLIPs of the toy world
 
 def called(
     clip: str | dict,  # Architecture, as in `clip_config`
@@ -72,7 +72,7 @@ def image_statistics(
     return dict(image_mean=CLIP_MEAN, image_std=CLIP_STD)
 
 def clip_config(
-    clip: str | dict,  # open_clip model name, "toy", "toy_parts", path of a JSON file, or such a dict
+    clip: str | dict,  # open_clip model name, one of `PACKAGED`, path of a JSON file, or such a dict
 ) -> dict:
     "The description of a CLIP: model_cfg, and where they apply words, image_mean, image_std, world"
     if isinstance(clip, dict): cfg = clip

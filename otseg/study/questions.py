@@ -143,6 +143,8 @@ def _asked() -> dict:
 def _contexts() -> dict:
     starts = dict(near=.05, far=1.)
     return {f'{a}-{where}': dict(attention=a, apart=apart) for a in ('mpsa', 'softmax') for where, apart in starts.items()}
+def _clips() -> dict:
+    return {f'{a}-{c}': dict(clip=f'toy_{c}', attention=a) for c in ('patch12',) for a in ('mpsa', 'softmax')}
 
 # %% ../../nbs/08_study/05_questions.ipynb #b1449d3b
 STUDIES = {s.name: s for s in (
@@ -180,7 +182,9 @@ STUDIES = {s.name: s for s in (
     Study('contexts', 'Do learned contexts collapse under softmax, and not under transport?', _contexts(), 'softmax-near',
           seeds=3, kind='contexts'),
     Study('long', 'What does the aligned start do where training is three times as long?', _start(), 'mpsa-published', seeds=3,
-          steps=900))}
+          steps=900),
+    Study('clips', 'Are the findings those of one tiny CLIP, or do they hold with other patches and another width?', _clips(),
+          'softmax-patch12', seeds=3, steps=900, areas=True))}
 
 def get_study(
     name: str,  # One of `STUDIES`
