@@ -20,7 +20,7 @@ from ..core import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, asset_path,
 from ..transport.choices import BENT, check_attention, check_method
 
 # %% ../../nbs/02_model/01_config.ipynb #792fcc18
-PACKAGED = ('toy', 'toy_parts', 'toy_patch12')  # CLIPs of the toy world
+PACKAGED = ('toy', 'toy_parts', 'toy_patch12', 'toy_width96')  # CLIPs of the toy world
 
 def called(
     clip: str | dict,  # Architecture, as in `clip_config`

@@ -144,7 +144,7 @@ def _contexts() -> dict:
     starts = dict(near=.05, far=1.)
     return {f'{a}-{where}': dict(attention=a, apart=apart) for a in ('mpsa', 'softmax') for where, apart in starts.items()}
 def _clips() -> dict:
-    return {f'{a}-{c}': dict(clip=f'toy_{c}', attention=a) for c in ('patch12',) for a in ('mpsa', 'softmax')}
+    return {f'{a}-{c}': dict(clip=f'toy_{c}', attention=a) for c in ('patch12', 'width96') for a in ('mpsa', 'softmax')}
 
 # %% ../../nbs/08_study/05_questions.ipynb #b1449d3b
 STUDIES = {s.name: s for s in (

@@ -11,7 +11,7 @@ from PIL import Image
 from otseg.core import InputError
 from otseg.data.toy import ToyScenes, toy_scene, toy_seed
 from otseg.explore.explorer import explore
-from otseg.model.config import clip_config
+from otseg.model.config import PACKAGED, clip_config
 from otseg.model.vocab import load_vocab
 from otseg.predict.command import main
 from otseg.predict.segmenter import Preparation, Segmenter
@@ -97,7 +97,7 @@ def test_a_training_on_the_toy_world_is_known_by_its_data(toy):
     assert 'no such thing' in photographs.word_doubts(['road'])[0]
 
 
-@pytest.mark.parametrize('clip', ['toy', 'toy_parts'])
+@pytest.mark.parametrize('clip', PACKAGED)
 def test_the_world_of_a_clip_has_the_names_of_its_vocabulary(clip):
     assert clip_config(clip)['world']['names'] == list(load_vocab('toy').names)
 

@@ -142,11 +142,18 @@ def test_an_error_in_another_process_comes_through(folder):
     assert all(v is None for v in tree('new').values())
 
 
-@pytest.mark.parametrize('name', [s for s in STUDIES if s not in ('start', 'long', 'vpt')])
+@pytest.mark.parametrize('name', [s for s in STUDIES if s not in ('start', 'long', 'vpt', 'clips')])
 def test_variants_of_a_seed_start_equal(name):
     s = STUDIES[name]
     base = initial_weights(s.recipe(s.baseline, 1))
     for v in s.variants: assert shared_start(base, initial_weights(s.recipe(v, 1))) == (len(base), len(base)), v
+
+
+@pytest.mark.parametrize('clip', ['patch12', 'width96'])
+def test_both_attentions_on_a_clip_start_equal(clip):
+    s = STUDIES['clips']
+    starts = [initial_weights(s.recipe(f'{a}-{clip}', 1)) for a in ('mpsa', 'softmax')]
+    assert shared_start(*starts) == (len(starts[0]), len(starts[0])) and starts[0]
 
 
 def test_the_start_that_is_noted_is_the_start(folder, monkeypatch):
