@@ -8,7 +8,13 @@ from given.models import TINY, pictures, prompts
 from safetensors.torch import load_file
 
 from otseg.core import InputError
+from otseg.data.reading import ToyDataset
+from otseg.evaluate.metrics import ConfusionMatrix, segmentation_scores
+from otseg.model.clip import encode_vocab
+from otseg.model.config import PACKAGED
 from otseg.model.dense import DENSE, TrainingFree
+from otseg.model.vocab import load_vocab
+from otseg.train.recipes import get_recipe, override
 from otseg.evaluate.refine import class_scores, pixel_labels, refine_mask
 
 # key of the published numbers -> rule, and whether residual and feed-forward stay (None: as the rule has it)
@@ -189,3 +195,17 @@ def test_rules_by_their_words(dense, layers, heads, quick, mode, grid):
         model = TrainingFree(clip, 'embedded', dense=dense, residual=residual, positions=mode, visual=visual).eval()
         with torch.no_grad(): got = model.tokens(image)[0]
         assert relative(got, by_its_words(visual.state_dict(), image[0], dense, residual, heads, quick, mode).float()) < 1e-4
+
+
+@pytest.mark.parametrize('clip', PACKAGED)
+def test_every_packaged_clip_segments_the_drawn_world(clip):
+    "Its weights are those that its description tells of, and its words are those of the vocabulary"
+    vocab, recipe = load_vocab('toy'), override(get_recipe('toy'), clip=clip)
+    model, data = TrainingFree(clip, 'packaged', dense='vanilla').eval(), ToyDataset('val', 40, vocab, recipe.eval_transform())
+    found, text = ConfusionMatrix(len(vocab)), encode_vocab(model.config, vocab).mean(1)
+    for x in data:
+        with torch.no_grad(): tokens, _ = model.encode_image(x['image'][None])
+        maps = torch.einsum('bdhw,kd->bkhw', tokens, text)
+        large = F.interpolate(maps, size=x['labels'].shape, mode='bilinear', align_corners=False)
+        found.update(large.argmax(1), x['labels'][None])
+    assert segmentation_scores(found, vocab.seen, vocab.unseen).hiou > .5
