@@ -94,7 +94,8 @@ def contrast_table(
     def cells(a, b):
         for v in (a, b):
             if v not in finished: raise unknown_name('variant with a finished run', v, finished)
-        gains = [compare_seeds(*({r['seed']: score_of(r, m, blend) for r in runs if r['variant'] == v} for v in (a, b))) for m in METRICS]
+        def scores(v, m): return {r['seed']: score_of(r, m, blend) for r in runs if r['variant'] == v}
+        gains = [compare_seeds(scores(a, m), scores(b, m)) for m in METRICS]
         return [x for g in gains for x in (interval_text(g['gain'], g['gain_interval'], '+.1f'), p_text(g['p']))]
     head = ['difference', *(x for m in METRICS.values() for x in (m, 'p'))]
     return markdown_table(head, [[f'{a} - {b}', *cells(a, b)] for a, b in pairs])
