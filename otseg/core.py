@@ -343,7 +343,7 @@ def sync_folder(
 def atomic_path(
     path: Path,  # Final path of a file
 ):
-    "Yield a temporary path beside `path`; on success it is flushed to disk, given the rights of a new file and renamed, else removed"
+    "Yield a temporary path beside `path`; on success it is flushed, given the rights of a new file and renamed, else removed"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.stem[:40]}.otseg_{secrets.token_hex(4)}{path.suffix[:40]}')
